@@ -1,0 +1,75 @@
+"""Electrodes for live neural networks: pick a unit, watch it, clamp it, see what changes.
+
+Start with `load` (or `LanguageModel` for a model you already have), make a `Session`, and look
+at it with a view such as `NeuronClamp`. Importing this package loads neither torch nor
+TransformerLens: each name below is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .errors import PatchclampError
+    from .interventions import Ablate, Add, Clamp, Cut, Intervention, Knockout, Patch, Scale
+    from .models.language_model import LanguageModel
+    from .models.loading import load
+    from .session import LogitDifference, LogProb, Session
+    from .sites import Site, SiteSet
+    from .views.neuron_clamp import NeuronClamp
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Ablate",
+    "Add",
+    "Clamp",
+    "Cut",
+    "Intervention",
+    "Knockout",
+    "LanguageModel",
+    "LogProb",
+    "LogitDifference",
+    "NeuronClamp",
+    "Patch",
+    "PatchclampError",
+    "Scale",
+    "Session",
+    "Site",
+    "SiteSet",
+    "__version__",
+    "load",
+]
+
+_HOME = {
+    "PatchclampError": ".errors",
+    "Ablate": ".interventions",
+    "Add": ".interventions",
+    "Clamp": ".interventions",
+    "Cut": ".interventions",
+    "Intervention": ".interventions",
+    "Knockout": ".interventions",
+    "Patch": ".interventions",
+    "Scale": ".interventions",
+    "LanguageModel": ".models.language_model",
+    "load": ".models.loading",
+    "LogProb": ".session",
+    "LogitDifference": ".session",
+    "Session": ".session",
+    "Site": ".sites",
+    "SiteSet": ".sites",
+    "NeuronClamp": ".views.neuron_clamp",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(
+            f"patchclamp has no {name!r}; it has {', '.join(n for n in __all__ if n[0] != '_')}."
+        )
+    value = getattr(import_module(_HOME[name], __name__), name)
+    globals()[name] = value  # the next look-up does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

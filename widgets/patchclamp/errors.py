@@ -1,0 +1,29 @@
+"""What patchclamp raises: each message is a sentence saying what was wrong and what would be right."""
+
+
+class PatchclampError(ValueError):
+    """Something patchclamp was given or asked for cannot be; nothing was changed by trying."""
+
+
+class AddressError(PatchclampError):
+    """An address that cannot be read, or names a site that the model does not have."""
+
+
+class InterventionError(PatchclampError):
+    """An intervention that cannot be applied: its value, its positions or its kind of site."""
+
+
+class InputError(PatchclampError):
+    """A text or tensor of token ids that cannot be run: empty, too long, out of the vocabulary."""
+
+
+class ModelError(PatchclampError):
+    """A model that was not found, not downloaded whole, or that patchclamp cannot take."""
+
+
+class BudgetError(PatchclampError):
+    """Something that needs more memory or work than the budget it was given."""
+
+
+class Stopped(PatchclampError):  # noqa: N818 (being stopped is an outcome, not a mistake)
+    """A run that was told to stop and did; the model is as it was before."""
