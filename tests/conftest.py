@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-# Set before anything imports huggingface_hub or torch, and inherited by every process a test starts.
+# Before anything imports huggingface_hub or torch; every process that a test starts inherits it.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

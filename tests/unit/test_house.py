@@ -304,7 +304,9 @@ def test_bundles_are_not_committed() -> None:
 
 def test_nothing_names_the_machine_it_was_written_on() -> None:
     # Spelled apart, so that this file does not hold what it looks for.
-    somewhere = re.compile("|".join(["/" + "work/", "/" + "tmp/w/", "/" + "root/", "/" + r"home/\w", "/" + "Users/"]))
+    somewhere = re.compile(
+        "|".join(["/" + "work/", "/" + "tmp/w/", "/" + "root/", "/" + r"home/\w", "/" + "Users/"])
+    )
     named = []
     for name in tracked():
         try:

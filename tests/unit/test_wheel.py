@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import anywidget
@@ -57,7 +57,9 @@ def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def run(command: list[str | Path], env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
+def run(
+    command: Sequence[str | Path], env: dict[str, str] | None = None, cwd: Path | None = None
+) -> str:
     ended = subprocess.run(
         [str(word) for word in command],
         env=env,
@@ -208,7 +210,7 @@ def test_pip_alone_makes_it_work_in_a_notebook(root: Path, wheel: Path, tmp_path
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "IPYTHONDIR": str(home / "ipython"),
     }
-    pip = [python, "-m", "pip", "install", "--quiet", "-c", root / "constraints.txt"]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "-c", str(root / "constraints.txt")]
     run([*pip, wheel, "nbclient", "ipykernel"], env=env, cwd=tmp_path)
 
     path = tmp_path / "fresh.ipynb"

@@ -1,4 +1,4 @@
-"""What patchclamp raises: each message is a sentence saying what was wrong and what would be right."""
+"""What patchclamp raises: a sentence for a person, what was wrong and what would be right."""
 
 
 class PatchclampError(ValueError):
