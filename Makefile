@@ -48,7 +48,7 @@ check: $(TEST_ENV) node_modules/.package-lock.json
 	$(IN_VENV)/ruff format --check
 	$(IN_VENV)/mypy
 	$(NPM) run check
-	$(NPM) run types:check
+	PYTHON=$(abspath $(IN_VENV))/python $(NPM) run types:check
 
 bench: $(TEST_ENV) $(BUNDLES) model
 	$(IN_VENV)/python -m tests.benchmarks
