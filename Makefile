@@ -5,6 +5,7 @@ VENV ?= .venv
 NPM ?= npm
 NOTEBOOK ?= recipes/00-tour.ipynb
 LAB_ARGS ?=
+PIP_ARGS ?=
 PYTEST_ARGS ?=
 
 SHELL := bash
@@ -67,11 +68,11 @@ $(VENV)/bin/python:
 
 # The bundles come first, so that the installation finds them and builds nothing itself.
 $(LAB_ENV): $(SETUP) | $(VENV)/bin/python $(BUNDLES)
-	$(IN_VENV)/python -m pip install -c constraints.txt -e '.[notebooks]'
+	$(IN_VENV)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[notebooks]'
 	touch $@
 
 $(TEST_ENV): $(SETUP) | $(VENV)/bin/python $(BUNDLES)
-	$(IN_VENV)/python -m pip install -c constraints.txt -e '.[notebooks,test,dev]'
+	$(IN_VENV)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[notebooks,test,dev]'
 	touch $@
 
 node_modules/.package-lock.json: package-lock.json
