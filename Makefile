@@ -73,7 +73,7 @@ $(LAB_ENV): $(SETUP) | $(VENV)/bin/python $(BUNDLES)
 
 $(TEST_ENV): $(SETUP) | $(VENV)/bin/python $(BUNDLES)
 	$(IN_VENV)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[notebooks,test,dev]'
-	touch $@
+	touch $(LAB_ENV) $@
 
 node_modules/.package-lock.json: package-lock.json
 	@command -v $(NPM) >/dev/null || { echo "Building the views needs Node.js 20 or newer with npm, and npm is not on the PATH. Without Node: pip install patchclamp."; exit 1; }
