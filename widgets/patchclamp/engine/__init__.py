@@ -1,0 +1,1 @@
+"""Runs: hooks on, compute from where something changed, hooks off."""
