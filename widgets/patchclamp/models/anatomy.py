@@ -152,6 +152,10 @@ class Anatomy:
         """Number of MLP neurons of a layer; 0 where it has none that can be addressed."""
         return self.neurons[layer]
 
+    def has_ln2(self, layer: int) -> bool:
+        """Whether the MLP has a norm of its own (GPT-J and Phi share one with attention)."""
+        return "ln2" in self.hooks[layer]
+
     def kv_head(self, head: int) -> int:
         """The key/value head that a query head uses."""
         return head * self.n_kv_heads // self.n_heads
@@ -558,6 +562,8 @@ def _layer_hooks(
         "resid_pre": _resolve(aliases, "hook_resid_pre", "hook_in"),
         "resid_post": _resolve(aliases, "hook_resid_post", "hook_out"),
     }
+    if _component(block, "ln2") is not None:
+        wanted["ln2"] = "ln2.hook_in"
     if gated:
         wanted |= {
             "neuron:gate": "mlp.gate.hook_out",
