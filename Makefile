@@ -65,6 +65,7 @@ model:
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("patchclamp needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": name another with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
+	echo '{ "type": "commonjs" }' >$(VENV)/package.json # or Node reads JupyterLab's own scripts as modules, as ours are
 
 # The bundles come first, so that the installation finds them and builds nothing itself.
 $(LAB_ENV): $(SETUP) | $(VENV)/bin/python $(BUNDLES)
