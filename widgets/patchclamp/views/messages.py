@@ -219,7 +219,7 @@ class Rank(Up):
     kind: Literal["rank"]
     by: Measure
     position: Annotated[int, Field(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)] | None = None
-    """One position of the prompt; null takes the best position of each neuron."""
+    """One position of the prompt, negative ones from its end; null is the last token."""
     count: Annotated[int, Field(ge=1, le=200)] = 20
     massive: bool = False
     """Whether neurons behind the massive-activation mask are listed too."""
@@ -450,7 +450,7 @@ class Effect(Message):
 
     key: Key
     effect: FiniteFloat
-    """Metric with this row alone minus baseline, nats."""
+    """The metric with the whole stack minus the metric without this row, nats."""
     control: Control | None
 
 
@@ -604,7 +604,7 @@ class CurveUpdate(Message):
 
 
 class EffectsUpdate(Message):
-    """Every row's effect beside its control."""
+    """The effect of every row that is not muted, beside its control."""
 
     kind: Literal["effects"] = "effects"
     revision: int
@@ -612,14 +612,14 @@ class EffectsUpdate(Message):
 
 
 class Generated(Message):
-    """One more token of one side; `index` 0 starts it afresh."""
+    """One more token of one side, or a few that came at once; `index` 0 starts it afresh."""
 
     kind: Literal["generated"] = "generated"
     side: Side
     text: str
-    """This token's text; empty in the closing message."""
+    """What it adds; may be empty while a character is not whole, and in a closing message."""
     token: int
-    """-1 in the closing message."""
+    """The last of them; -1 in the message that closes a stopped side."""
     index: int
     done: bool
 
@@ -652,7 +652,8 @@ class Snapshot(Message):
     """The last picture at rest, for saved pages: what `hello` answers, with its buffers as text.
 
     Its `PackedArray`s point into `buffers`, each of which is base64. `cut` names what was left out
-    to stay inside the size limit.
+    to stay inside the size limit. A page made by `to_html` has, beside the trait `snapshot`, the
+    trait `kernel`, which is false there and absent elsewhere.
     """
 
     hello: HelloBody
