@@ -40,8 +40,9 @@ test: $(TEST_ENV) $(BUNDLES) model
 	$(NPM) run test
 	$(IN_VENV)/python -m pytest $(PYTEST_ARGS)
 
+# set -m gives the watcher a process group of its own, which ends whole. Then minified bundles again.
 dev: $(TEST_ENV) $(BUNDLES) model
-	$(NPM) run watch & watch=$$!; trap "kill $$watch 2>/dev/null || true" EXIT; \
+	set -m; $(NPM) run watch & watch=$$!; trap "kill -- -$$watch; $(NPM) run build" EXIT; \
 	ANYWIDGET_HMR=1 $(IN_VENV)/jupyter lab $(LAB_ARGS) $(NOTEBOOK)
 
 check: $(TEST_ENV) node_modules/.package-lock.json
