@@ -1,0 +1,66 @@
+// Numbers for people: three significant digits; whoever wants more hovers and sees `exact`.
+
+const MINUS = "−";
+
+/** 1.2345 -> "1.23", -0.00012 -> "−1.20e−4", 12345 -> "12,345". */
+export function short(value: number): string {
+  if (!Number.isFinite(value)) return Number.isNaN(value) ? "–" : value > 0 ? "∞" : `${MINUS}∞`;
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  const text =
+    size >= 1e6 || size < 1e-3
+      ? size.toExponential(2)
+      : size >= 100
+        ? Math.round(size).toLocaleString("en-US")
+        : size.toPrecision(3);
+  return (value < 0 ? MINUS : "") + text.replace("e+", "e").replace("-", MINUS);
+}
+
+/** As `short`, with a plus sign in front of what is not negative. */
+export function signed(value: number): string {
+  return value > 0 ? `+${short(value)}` : short(value);
+}
+
+/** A probability: ".703", ".0213", "1.00", "<.0001". */
+export function share(value: number): string {
+  if (value >= 0.9995) return "1.00";
+  if (value < 1e-4) return value === 0 ? "0" : "<.0001";
+  return value.toPrecision(value < 0.001 ? 2 : 3).slice(1);
+}
+
+/** The whole number as the machine has it. */
+export function exact(value: number): string {
+  return String(value).replace("-", MINUS);
+}
+
+/** What a person typed as a number: accepts the real minus sign and a decimal comma. */
+export function parse(text: string): number | null {
+  const plain = text.trim().replace(/[−–]/g, "-").replace(/^\+/, "");
+  const point = plain.replace(/^(-?\d+),(\d+)$/, "$1.$2");
+  if (!/^-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(point)) return null;
+  const value = Number(point);
+  return Number.isFinite(value) ? value : null;
+}
+
+/** What stands in a number box: short enough to read, and parses back. */
+export function typed(value: number): string {
+  return short(value).replaceAll(MINUS, "-").replaceAll(",", "");
+}
+
+/** The smallest of 1, 2, 5 x 10^n that is not below `value`. */
+export function ceilNice(value: number): number {
+  if (!(value > 0)) return 1;
+  const power = 10 ** Math.floor(Math.log10(value));
+  const step = [1, 2, 5, 10].find((each) => each * power >= value * (1 - 1e-9)) ?? 10;
+  return Number((step * power).toPrecision(1));
+}
+
+/** A token's text inside a sentence: spaces and newlines visible. */
+export function quoted(text: string): string {
+  return `"${text.replaceAll("\n", "↵").replaceAll("\t", "⇥")}"`;
+}
+
+/** "1 token", "3 tokens". */
+export function count(number: number, what: string): string {
+  return `${number} ${what}${number === 1 ? "" : "s"}`;
+}

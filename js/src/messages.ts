@@ -1,0 +1,621 @@
+// Generated from widgets/patchclamp/views/messages.py by `npm run types`. Do not edit.
+
+export type Up =
+  | Hello
+  | Edit
+  | Add
+  | Remove
+  | Move
+  | Solo
+  | Select
+  | Reset
+  | Undo
+  | Redo
+  | Prompt
+  | Target
+  | Rank
+  | Complete
+  | Curve
+  | Generate
+  | Stop
+  | Code
+  | Tokens;
+export type Down =
+  | ReplyOk
+  | ReplyError
+  | StateUpdate
+  | ResultUpdate
+  | Progress
+  | CurveUpdate
+  | EffectsUpdate
+  | Generated
+  | Status;
+
+/**
+ * What travels between a view in the page and its Python half.
+ */
+export interface Messages {
+  up: Up;
+  down: Down;
+  snapshot: Snapshot;
+}
+/**
+ * The view is there and wants everything: state, last result, curves, effects.
+ */
+export interface Hello {
+  id: number;
+  kind: "hello";
+}
+/**
+ * Change what is named of one row, leave the rest; a drag sends many and ends with `final`.
+ *
+ * All edits of a row up to the one with `final` are one undo step.
+ */
+export interface Edit {
+  id: number;
+  kind: "edit";
+  key: number;
+  /**
+   * In raw units; absent means unchanged (null is refused: JSON makes it of NaN).
+   */
+  value?: number | null;
+  op?: ("set" | "add" | "scale" | "ablate") | null;
+  /**
+   * What stands after the @: "" (all but a beginning-of-sequence token), "-1", "all", "3,5".
+   */
+  positions?: string | null;
+  muted?: boolean | null;
+  /**
+   * For `ablate` only.
+   */
+  how?: ("mean" | "zero" | "resample") | null;
+  final?: boolean;
+}
+/**
+ * Put a new row at the end of the stack; an address that has a row already is only selected.
+ */
+export interface Add {
+  id: number;
+  kind: "add";
+  /**
+   * May end in positions, "L12.N304@-1", and may name a direction of the session.
+   */
+  address: string;
+  op?: "set" | "add" | "scale" | "ablate";
+  /**
+   * In raw units; absent or null means a value that changes nothing yet.
+   */
+  value?: number | null;
+}
+/**
+ * Take one row out.
+ */
+export interface Remove {
+  id: number;
+  kind: "remove";
+  key: number;
+}
+/**
+ * Put one row at place `index` of the stack, counted from 0.
+ */
+export interface Move {
+  id: number;
+  kind: "move";
+  key: number;
+  index: number;
+}
+/**
+ * Mute all rows but this one; the same again gives the others back what they had.
+ */
+export interface Solo {
+  id: number;
+  kind: "solo";
+  key: number;
+}
+/**
+ * Make one row the selected one, or none.
+ */
+export interface Select {
+  id: number;
+  kind: "select";
+  key: number | null;
+}
+/**
+ * Empty the stack (undo brings it back).
+ */
+export interface Reset {
+  id: number;
+  kind: "reset";
+}
+/**
+ * Take the last step back.
+ */
+export interface Undo {
+  id: number;
+  kind: "undo";
+}
+/**
+ * Do the step again that was taken back.
+ */
+export interface Redo {
+  id: number;
+  kind: "redo";
+}
+/**
+ * Run another text.
+ */
+export interface Prompt {
+  id: number;
+  kind: "prompt";
+  text: string;
+}
+/**
+ * Let the metric be the log-probability of this token.
+ */
+export interface Target {
+  id: number;
+  kind: "target";
+  token: number;
+}
+/**
+ * List the neurons that matter most on the prompt. The reply's body is a `RankBody`.
+ */
+export interface Rank {
+  id: number;
+  kind: "rank";
+  by: "activation" | "direct" | "gradient";
+  /**
+   * One position of the prompt, negative ones from its end; null is the last token.
+   */
+  position?: number | null;
+  count?: number;
+  /**
+   * Whether neurons behind the massive-activation mask are listed too.
+   */
+  massive?: boolean;
+}
+/**
+ * What could stand where this is being typed. The reply's body is a `CompleteBody`.
+ */
+export interface Complete {
+  id: number;
+  kind: "complete";
+  prefix: string;
+}
+/**
+ * Measure the row's dose-response curve; it fills in by `CurveUpdate`s.
+ */
+export interface Curve {
+  id: number;
+  kind: "curve";
+  key: number;
+}
+/**
+ * Continue the prompt, baseline and clamped, with one seed; streams `Generated`s.
+ */
+export interface Generate {
+  id: number;
+  kind: "generate";
+  count?: number;
+  seed?: number;
+  /**
+   * 0 is greedy.
+   */
+  temperature?: number;
+}
+/**
+ * End this view's long work (curves, ranking, controls, generation) where it is.
+ */
+export interface Stop {
+  id: number;
+  kind: "stop";
+}
+/**
+ * The stack as Python that needs TransformerLens alone. The reply's body is a `CodeBody`.
+ */
+export interface Code {
+  id: number;
+  kind: "code";
+}
+/**
+ * Which tokens of the vocabulary a target could be. The reply's body is a `TokensBody`.
+ */
+export interface Tokens {
+  id: number;
+  kind: "tokens";
+  query: string;
+}
+/**
+ * The gesture was taken; results up to `revision` are still to come.
+ */
+export interface ReplyOk {
+  kind: "reply";
+  id: number;
+  ok: true;
+  revision: number;
+  body: (HelloBody | AddBody | RankBody | CompleteBody | TokensBody | CodeBody) | null;
+}
+/**
+ * Answers `hello`: all there is.
+ */
+export interface HelloBody {
+  of: "hello";
+  /**
+   * The session's, which `state` is of.
+   */
+  revision: number;
+  state: State;
+  /**
+   * The revision that `result` is of; older than `revision` while a run is on its way.
+   */
+  result_revision: number | null;
+  result: Result | null;
+  curves: CurveEntry[];
+  effects_revision: number | null;
+  effects: Effect[];
+  generated: GeneratedText[];
+}
+/**
+ * Everything that is declared: the prompt, the stack, the metric. Never the fruit of a run.
+ */
+export interface State {
+  model: string;
+  device: string;
+  dtype: string;
+  tokens: PromptToken[];
+  /**
+   * The text; null when the session was given token ids.
+   */
+  prompt: string | null;
+  max_tokens: number;
+  rows: Row[];
+  selected: number | null;
+  /**
+   * Null until the first run has said which token is on top.
+   */
+  metric: Metric | null;
+  /**
+   * Addresses of the session's named directions, ready for `add`.
+   */
+  directions: string[];
+  can_undo: boolean;
+  can_redo: boolean;
+  /**
+   * What a reader must know: the massive-activation mask, a short cut that does not hold.
+   */
+  notes: string[];
+  reference: Reference;
+}
+/**
+ * A token of the prompt.
+ */
+export interface PromptToken {
+  position: number;
+  id: number;
+  text: string;
+  /**
+   * Whether it is the beginning-of-sequence token that the text got.
+   */
+  bos: boolean;
+}
+/**
+ * One intervention of the stack. What is null is not measured yet, or has no meaning here.
+ */
+export interface Row {
+  key: number;
+  /**
+   * Without positions.
+   */
+  address: string;
+  /**
+   * "set", "add", "scale", "ablate"; another word for what this view shows but cannot edit.
+   */
+  op: string;
+  /**
+   * All of it in words, for ARIA and for rows that cannot be edited.
+   */
+  label: string;
+  /**
+   * Raw units; null for `ablate` and what has no one number.
+   */
+  value: number | null;
+  how: string | null;
+  positions: string;
+  muted: boolean;
+  /**
+   * Whether the neuron is behind the massive-activation mask (wrecks everything when touched).
+   */
+  massive: boolean;
+  /**
+   * False: it can be muted, moved, removed, and that is all.
+   */
+  editable: boolean;
+  range: Range | null;
+  /**
+   * Over the reference texts.
+   */
+  sd: number | null;
+  mean: number | null;
+  /**
+   * The largest absolute value on the prompt (without a beginning-of-sequence token).
+   */
+  peak: number | null;
+  /**
+   * The value on the prompt, baseline, at the first position that the row touches.
+   */
+  observed: number | null;
+}
+/**
+ * From where to where a slider goes, raw units.
+ */
+export interface Range {
+  low: number;
+  high: number;
+}
+/**
+ * What the stack's effect is measured on.
+ */
+export interface Metric {
+  label: string;
+  target: TokenName;
+  /**
+   * The second token of a logit difference.
+   */
+  against: TokenName | null;
+}
+/**
+ * A token of the vocabulary.
+ */
+export interface TokenName {
+  id: number;
+  text: string;
+}
+/**
+ * The texts that means and standard deviations are taken over.
+ */
+export interface Reference {
+  ready: boolean;
+}
+/**
+ * What the model does under the stack at one revision.
+ */
+export interface Result {
+  /**
+   * Both sides' most probable next tokens, by the larger of the two probabilities.
+   */
+  top: Share[];
+  metric: BeforeAfter;
+  moved: PackedArray;
+  work: Work;
+}
+/**
+ * A next token's probability before and after the stack.
+ */
+export interface Share {
+  id: number;
+  text: string;
+  before: number;
+  after: number;
+}
+/**
+ * One number on the baseline and under the stack.
+ */
+export interface BeforeAfter {
+  before: number;
+  after: number;
+}
+/**
+ * Where an array lies: binary buffer number `buffer` of the same message, C order.
+ */
+export interface PackedArray {
+  buffer: number;
+  dtype: "float32" | "float16" | "float64" | "uint8" | "int32" | "bool";
+  shape: number[];
+}
+/**
+ * What a run really recomputed.
+ */
+export interface Work {
+  blocks: number;
+  positions: number;
+  seconds: number;
+  way: string;
+}
+/**
+ * A curve and the revision that it was measured at.
+ */
+export interface CurveEntry {
+  key: number;
+  revision: number;
+  curve: DoseResponse;
+}
+/**
+ * A row's curve; as many points as are measured so far, by growing value.
+ */
+export interface DoseResponse {
+  values: PackedArray;
+  logprob: PackedArray;
+  kl: PackedArray;
+}
+/**
+ * What one row does to the metric, beside the random control (null: none can be drawn).
+ */
+export interface Effect {
+  key: number;
+  /**
+   * The metric with the whole stack minus the metric without this row, nats.
+   */
+  effect: number;
+  control: Control | null;
+}
+/**
+ * What the same change does to random neurons of the same layer.
+ */
+export interface Control {
+  median: number;
+  low: number;
+  high: number;
+  seeds: number;
+}
+/**
+ * A continuation so far.
+ */
+export interface GeneratedText {
+  side: "baseline" | "clamped";
+  text: string;
+  tokens: number;
+  done: boolean;
+}
+/**
+ * Answers `add`.
+ */
+export interface AddBody {
+  of: "add";
+  key: number;
+  /**
+   * The address had this row already; nothing was added.
+   */
+  existed: boolean;
+}
+/**
+ * Answers `rank`, best first.
+ */
+export interface RankBody {
+  of: "rank";
+  by: "activation" | "direct" | "gradient";
+  items: Ranked[];
+}
+/**
+ * A neuron of a ranking.
+ */
+export interface Ranked {
+  address: string;
+  value: number;
+  massive: boolean;
+}
+/**
+ * Answers `complete`.
+ */
+export interface CompleteBody {
+  of: "complete";
+  items: string[];
+}
+/**
+ * Answers `tokens`.
+ */
+export interface TokensBody {
+  of: "tokens";
+  items: TokenName[];
+}
+/**
+ * Answers `code`.
+ */
+export interface CodeBody {
+  of: "code";
+  text: string;
+}
+/**
+ * The gesture was refused and changed nothing.
+ */
+export interface ReplyError {
+  kind: "reply";
+  /**
+   * Null when the message had no readable id.
+   */
+  id: number | null;
+  ok: false;
+  revision: number;
+  /**
+   * A sentence for a person.
+   */
+  error: string;
+  /**
+   * Which part of the message it is about, such as "address".
+   */
+  field: string | null;
+}
+/**
+ * After every change, whoever made it.
+ */
+export interface StateUpdate {
+  kind: "state";
+  revision: number;
+  state: State;
+}
+/**
+ * A run is done. One of an older revision than the one shown is dropped.
+ */
+export interface ResultUpdate {
+  kind: "result";
+  revision: number;
+  result: Result;
+}
+/**
+ * Long work goes on.
+ */
+export interface Progress {
+  kind: "progress";
+  job: "curve" | "control" | "generate" | "rank" | "reference";
+  key: number | null;
+  done: number;
+  total: number;
+}
+/**
+ * A curve, filling in; each replaces the one before.
+ */
+export interface CurveUpdate {
+  kind: "curve";
+  key: number;
+  revision: number;
+  curve: DoseResponse;
+}
+/**
+ * The effect of every row that is not muted, beside its control.
+ */
+export interface EffectsUpdate {
+  kind: "effects";
+  revision: number;
+  rows: Effect[];
+}
+/**
+ * One more token of one side, or a few that came at once; `index` 0 starts it afresh.
+ */
+export interface Generated {
+  kind: "generated";
+  side: "baseline" | "clamped";
+  /**
+   * What it adds; may be empty while a character is not whole, and in a closing message.
+   */
+  text: string;
+  /**
+   * The last of them; -1 in the message that closes a stopped side.
+   */
+  token: number;
+  index: number;
+  done: boolean;
+}
+/**
+ * What Python is busy with. An `error` is about the newest run; the last picture stays.
+ */
+export interface Status {
+  kind: "status";
+  busy: boolean;
+  what: string;
+  error: string | null;
+  /**
+   * With an error: the revision whose run failed; no result of it will come.
+   */
+  revision: number;
+}
+/**
+ * The last picture at rest, for saved pages: what `hello` answers, with its buffers as text.
+ *
+ * Its `PackedArray`s point into `buffers`, each of which is base64. `cut` names what was left out
+ * to stay inside the size limit. A page made by `to_html` has this trait alone;
+ * where there is a kernel, there is a trait `live`, which is true.
+ */
+export interface Snapshot {
+  hello: HelloBody;
+  buffers: string[];
+  cut: string[];
+}
