@@ -65,6 +65,11 @@ def _number_or_vector(value: Any, what: str) -> float | Numbers:
     return _vector(value, what) if many and not isinstance(value, str) else _number(value, what)
 
 
+def _check_seed(seed: object) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise InterventionError(f"a seed is an integer from 0 to 2**63 - 1, not {_shown(seed)}.")
+
+
 def _choice(value: object, choices: tuple[str, ...], what: str) -> str:
     if value not in choices:
         listed = " or ".join(repr(choice) for choice in choices)
@@ -329,8 +334,7 @@ class Ablate(_Unnumbered):
         muted: bool = False,
     ) -> None:
         chosen = _choice(how, ("mean", "zero", "resample"), "how to Ablate")
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-            raise InterventionError(f"a seed is an integer from 0 to 2**63 - 1, not {_shown(seed)}.")
+        _check_seed(seed)
         self._set(site, muted=muted, how=chosen, seed=seed)
 
     def __repr__(self) -> str:

@@ -17,11 +17,13 @@ import difflib
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal, NoReturn, Protocol, overload
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NoReturn, Protocol, overload
 
 from .errors import AddressError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 Kind = Literal[
     "neuron",
@@ -156,7 +158,13 @@ class Positions:
         new = self.touches_generated
         return [(p in meant) if p < prompt else new for p in range(start, stop)]
 
-    def indices(self, start: int, stop: int, prompt: int, has_bos: bool) -> list[int]:  # noqa: FBT001
+    def indices(
+        self,
+        start: int,
+        stop: int,
+        prompt: int,
+        has_bos: bool,  # noqa: FBT001
+    ) -> list[int]:
         """The absolute positions meant, from `start` to `stop`, in order (see `mask`)."""
         mask = self.mask(start, stop, prompt, has_bos)
         return [start + offset for offset, meant in enumerate(mask) if meant]
@@ -288,7 +296,7 @@ class Site:
         return replace(self, positions=positions)
 
     @property
-    def address(self) -> str:
+    def address(self) -> str:  # noqa: PLR0911 (a table: one line for each kind)
         """The canonical address without its positions."""
         layer = f"L{self.layer}."
         match self.kind:
@@ -374,6 +382,11 @@ class Pattern:
         return text if self.positions.is_default else f"{text}@{self.positions}"
 
     def members(self, sizes: Sizes) -> Iterator[Site]:
+        """Its sites, one by one.
+
+        Raises:
+            AddressError: when it names a layer or an index that the model does not have.
+        """
         for layer in _clip(self.layers, sizes.n_layers, f"{self}: layer", strict=True):
             if self.indices is None:
                 yield Site(self.kind, layer, positions=self.positions)
@@ -422,7 +435,6 @@ class SiteSet:
     right: SiteSet | None = None
     sites: tuple[Site, ...] = ()
     pattern: Pattern | None = None
-    _text: str = field(default="", compare=False, repr=False)
 
     @classmethod
     def of(cls, *sites: Site | SiteSet | str) -> SiteSet:
@@ -456,15 +468,11 @@ class SiteSet:
     def at(self, positions: Positions | str | int | Iterable[int]) -> SiteSet:
         """The same values at other positions."""
         positions = as_positions(positions)
-        return self._map(lambda site: site.at(positions), positions)
-
-    def _map(self, change: Callable[[Site], Site], positions: Positions) -> SiteSet:
         if self.operation is not None and self.left is not None and self.right is not None:
-            left, right = (side._map(change, positions) for side in (self.left, self.right))
-            return SiteSet(self.operation, left, right)
+            return SiteSet(self.operation, self.left.at(positions), self.right.at(positions))
         if self.pattern is not None:
             return SiteSet(pattern=replace(self.pattern, positions=positions))
-        return SiteSet(sites=tuple(dict.fromkeys(change(site) for site in self.sites)))
+        return SiteSet(sites=tuple(dict.fromkeys(site.at(positions) for site in self.sites)))
 
     @property
     def kinds(self) -> frozenset[Kind]:
@@ -488,11 +496,12 @@ class SiteSet:
         Raises:
             AddressError: when a range goes past what the model has.
         """
-        return list(self._members(sizes))
+        return list(self.members(sizes))
 
-    def _members(self, sizes: Sizes) -> dict[Site, None]:
+    def members(self, sizes: Sizes) -> dict[Site, None]:
+        """Its members as the keys of a dictionary, in the order written."""
         if self.operation is not None and self.left is not None and self.right is not None:
-            left, right = self.left._members(sizes), self.right._members(sizes)
+            left, right = self.left.members(sizes), self.right.members(sizes)
             if self.operation == "|":
                 return left | right
             keep = self.operation == "&"
@@ -503,8 +512,9 @@ class SiteSet:
 
     def counts_by_layer(self, sizes: Sizes) -> dict[int, int]:
         """How many members each layer has (what lives in no layer is not counted)."""
-        counts = Counter(site.layer for site in self._members(sizes) if site.layer is not None)
-        return dict(sorted((layer, count) for layer, count in counts.items() if layer is not None))
+        layers = (site.layer for site in self.members(sizes))
+        counts = Counter(layer for layer in layers if layer is not None)
+        return dict(sorted(counts.items()))
 
     def random(self, seed: int, sizes: Sizes, exclude: Collection[Site] = ()) -> SiteSet:
         """A random set with the same counts by layer, kind, part and positions: a control.
@@ -522,7 +532,7 @@ class SiteSet:
         """
         generator = random.Random(seed)  # noqa: S311 (a control, not a secret)
         groups: dict[tuple[Kind, int, str | None, Positions], set[int]] = {}
-        for site in self._members(sizes):
+        for site in self.members(sizes):
             if site.kind not in {"neuron", "head"} or site.layer is None or site.index is None:
                 raise AddressError(
                     f"{site} has no random counterpart: a random control is drawn for neurons and "
@@ -668,7 +678,7 @@ class _SetReader:
         result: SiteSet
         if opening == "(":
             self.depth += inside.count("(")
-            if self.depth > 50:  # noqa: PLR2004 (far more than anybody writes by hand)
+            if self.depth > 50:  # far more than anybody writes by hand
                 raise AddressError("a set with more than 50 nested parentheses is too deep.")
             nested = _SetReader(inside.strip())
             nested.depth = self.depth
@@ -769,7 +779,8 @@ def _parse_address(text: str) -> Site | SiteSet:
 def _parse_edge(start: str, end: str, positions: Positions) -> Site:
     source, destination = _parse_value(start), _parse_value(end)
     if source is None or not (
-        source.kind in {"mlp", "embed"} or (source.kind, source.part) in {("neuron", "post"), ("head", "z")}
+        source.kind in {"mlp", "embed"}
+        or (source.kind, source.part) in {("neuron", "post"), ("head", "z")}
     ):
         raise AddressError(
             f"{_short(start)!r} cannot be the source of an edge; it may be a head (L3.H1), an MLP "
@@ -777,8 +788,8 @@ def _parse_edge(start: str, end: str, positions: Positions) -> Site:
         )
     if destination is not None and destination.kind == "head" and destination.part == "z":
         raise AddressError(
-            f"{_short(end)!r} reads the residual stream three times; say which: {end}:q, {end}:k or "
-            f"{end}:v."
+            f"{_short(end)!r} reads the residual stream three times; say which: {end}:q, {end}:k "
+            f"or {end}:v."
         )
     if destination is None or destination.kind not in {"mlp", "head", "logits"}:
         raise AddressError(
@@ -827,9 +838,10 @@ def _unit(body: str, layer: int, letter: str, index: int, part: str | None) -> S
     if part not in parts:
         nearest = difflib.get_close_matches(part, parts, 1, 0.3)
         hint = f" Did you mean :{nearest[0]}?" if nearest else ""
+        noun = "neuron" if letter == "N" else "head"
         raise AddressError(
-            f"{_short(body)!r} has no value :{_short(part)}; a {'neuron' if letter == 'N' else 'head'}"
-            f" has :{', :'.join(parts)}.{hint}"
+            f"{_short(body)!r} has no value :{_short(part)}; a {noun} has "
+            f":{', :'.join(parts)}.{hint}"
         )
     return Site("neuron" if letter == "N" else "head", layer, index, part)
 

@@ -15,14 +15,15 @@ here `resid_mid` is the residual stream, so the same change also goes past the M
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from ..errors import AddressError, InterventionError
-from ..interventions import (
+from patchclamp.errors import AddressError, InterventionError
+from patchclamp.interventions import (
     Ablate,
     Add,
     Clamp,
@@ -33,12 +34,12 @@ from ..interventions import (
     Patch,
     Scale,
 )
-from ..sites import EVERYWHERE, Positions, Site, SiteSet
+from patchclamp.sites import Positions, Site, SiteSet
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..models.anatomy import Anatomy
+    from patchclamp.models.anatomy import Anatomy
 
 BEFORE, EDIT, AFTER = -1, 0, 1
 
@@ -157,7 +158,7 @@ def check_intervention(
         _check_pattern(intervention.site, anatomy)
     if isinstance(intervention, Cut):
         _check_additive(anatomy)
-        _check_overlap([(edge, intervention.how) for edge in sites_of(sites)])
+        _check_overlap(_members(intervention.site, anatomy))
     for site, _ in sites:
         if isinstance(intervention, Ablate) and site.part == "act" and intervention.how == "mean":
             raise _no_act_mean(site)
@@ -234,15 +235,6 @@ def _destinations(site: Any) -> Positions:
 
 def _members(site: Site | SiteSet, anatomy: Anatomy) -> list[Site]:
     return anatomy.expand(site)
-
-
-def sites_of(groups: Iterable[tuple[Site, list[int]]]) -> list[Site]:
-    """The sites of groups, each once."""
-    return [
-        site if site.index is None else replace(site, index=index)
-        for site, indices in groups
-        for index in indices or [0]
-    ]
 
 
 def _groups(site: Site | SiteSet, anatomy: Anatomy) -> list[tuple[Site, list[int]]]:
@@ -369,7 +361,7 @@ def _home_kind(site: Site) -> str | None:
 def _past_the_mlp(
     hook: str, apply: Callable[[Tensor, Frame], Tensor | None], out: str
 ) -> list[Step]:
-    """An edit of `ln2.hook_in` reaches only the MLP; add the same change to the skip connection."""
+    """An edit of `ln2.hook_in` reaches only the MLP; make the same one past it."""
     changes: list[Tensor] = []
 
     def edit(x: Tensor, frame: Frame) -> Tensor | None:
@@ -426,7 +418,7 @@ def _value_steps(
     intervention: Intervention,
     anatomy: Anatomy,
     lookup: Lookup,
-    edit: Callable[[Site, list[int], _Place], _Edit],
+    edit: Callable[[Site, _Place], _Edit],
     *,
     prompt_only: bool = False,
 ) -> list[Step]:
@@ -441,7 +433,7 @@ def _value_steps(
             steps += _edit_steps(
                 site,
                 indices,
-                lambda place, site=site, indices=indices: edit(site, indices, place),
+                partial(edit, site),
                 anatomy,
                 lookup,
                 prompt_only=prompt_only,
@@ -457,7 +449,7 @@ def _act_steps(
     intervention: Intervention,
     site: Site,
     indices: list[int],
-    edit: Callable[[Site, list[int], _Place], _Edit],
+    edit: Callable[[Site, _Place], _Edit],
     anatomy: Anatomy,
     lookup: Lookup,
     *,
@@ -465,7 +457,7 @@ def _act_steps(
 ) -> list[Step]:
     def steps(up: Callable[[], Tensor]) -> list[Step]:
         def on_post(place: _Place) -> _Edit:
-            inner = edit(site, indices, place)
+            inner = edit(site, place)
 
             def change(post: Tensor, at: list[int], frame: Frame) -> Tensor:
                 if isinstance(intervention, Scale):  # act * factor * up
@@ -492,7 +484,7 @@ def _no_act_mean(site: Site) -> InterventionError:
 
 
 def _clamp(intervention: Clamp, anatomy: Anatomy, lookup: Lookup) -> list[Step]:
-    def edit(_site: Site, _indices: list[int], _place: _Place) -> _Edit:
+    def edit(_site: Site, _place: _Place) -> _Edit:
         target = torch.tensor(intervention.value)
         return lambda value, _at, _frame: target.to(value).expand(value.shape)
 
@@ -500,7 +492,7 @@ def _clamp(intervention: Clamp, anatomy: Anatomy, lookup: Lookup) -> list[Step]:
 
 
 def _scale(intervention: Scale, anatomy: Anatomy, lookup: Lookup) -> list[Step]:
-    def edit(_site: Site, _indices: list[int], _place: _Place) -> _Edit:
+    def edit(_site: Site, _place: _Place) -> _Edit:
         return lambda value, _at, _frame: value * intervention.factor
 
     return _value_steps(intervention, anatomy, lookup, edit)
@@ -509,7 +501,7 @@ def _scale(intervention: Scale, anatomy: Anatomy, lookup: Lookup) -> list[Step]:
 def _add(intervention: Add, anatomy: Anatomy, lookup: Lookup) -> list[Step]:
     amount, direction = intervention.amount, intervention.direction
 
-    def edit(site: Site, _indices: list[int], _place: _Place) -> _Edit:
+    def edit(site: Site, _place: _Place) -> _Edit:
         along = torch.tensor(1.0 if direction is None else direction)
 
         def change(value: Tensor, at: list[int], frame: Frame) -> Tensor:
@@ -527,7 +519,7 @@ def _add(intervention: Add, anatomy: Anatomy, lookup: Lookup) -> list[Step]:
 
 
 def _ablate(intervention: Ablate, anatomy: Anatomy, lookup: Lookup) -> list[Step]:
-    def edit(site: Site, _indices: list[int], place: _Place) -> _Edit:
+    def edit(site: Site, place: _Place) -> _Edit:
         if intervention.how == "zero":
             return lambda value, _at, _frame: torch.zeros_like(value)
 
@@ -543,7 +535,7 @@ def _ablate(intervention: Ablate, anatomy: Anatomy, lookup: Lookup) -> list[Step
 
 
 def _patch(intervention: Patch, anatomy: Anatomy, lookup: Lookup) -> list[Step]:
-    def edit(site: Site, _indices: list[int], place: _Place) -> _Edit:
+    def edit(site: Site, place: _Place) -> _Edit:
         def fetch(hook: str) -> Tensor:
             return lookup.patch(intervention.source, hook)
 
@@ -572,7 +564,7 @@ def _patch_rows(
         intervention.at.check(length)
     except AddressError as error:
         raise InterventionError(f"in the run to patch from, {error}") from None
-    rows = intervention.at.indices(0, length, length, False)  # noqa: FBT003
+    rows = intervention.at.indices(0, length, length, has_bos=False)
     touched = site.positions.indices(0, frame.prompt, frame.prompt, frame.has_bos)
     if len(rows) == 1:
         return rows * len(at)
@@ -627,10 +619,7 @@ def _knockout(intervention: Knockout, anatomy: Anatomy, _lookup: Lookup) -> list
     for site in _members(intervention.site, anatomy):
         layers.setdefault(site.layer or 0, []).append(site)
     return [
-        Step(
-            anatomy.hooks[layer]["cell"],
-            lambda x, frame, sites=sites: _knock_out(x, frame, sites, intervention.how),  # type: ignore[misc] # mypy infers no type for a bound default
-        )
+        Step(anatomy.hooks[layer]["cell"], partial(_knock_out, sites=sites, how=intervention.how))
         for layer, sites in layers.items()
     ]
 
@@ -642,7 +631,7 @@ def _knock_out(pattern: Tensor, frame: Frame, sites: list[Site], how: str) -> Te
     offset = frame.start + n_destinations - n_sources
     out = torch.zeros(pattern.shape[1:], dtype=torch.bool)
     for site in sites:
-        destination, source = site.cell or (None, None)
+        source = None if site.cell is None else site.cell[1]
         where = _destinations(site) if site.kind == "cell" else site.positions
         rows = frame.rows(n_destinations, where)
         if source is None:
@@ -671,19 +660,16 @@ def _check_additive(anatomy: Anatomy) -> None:
     if not anatomy.additive:
         raise InterventionError(
             "an edge of this model cannot be cut: between a component's output and the residual "
-            "stream lies a norm or a scale, so that a source has no contribution of its own to take "
-            "away. Patch or Ablate the source instead."
+            "stream lies a norm or a scale, so that a source has no contribution of its own to "
+            "take away. Patch or Ablate the source instead."
         )
 
 
-def _check_overlap(cuts: Sequence[tuple[Site, str]]) -> None:
-    ends = {(edge.source, edge.destination) for edge, _ in cuts}
-    for edge, _ in cuts:
-        source = edge.source
-        if source.kind != "neuron":
-            continue
-        whole = Site("mlp", source.layer)
-        if (whole, edge.destination) in ends:
+def _check_overlap(edges: Sequence[Site]) -> None:
+    ends = {(edge.source, edge.destination) for edge in edges}
+    for edge in edges:
+        whole = Site("mlp", edge.source.layer)
+        if edge.source.kind == "neuron" and (whole, edge.destination) in ends:
             raise InterventionError(
                 f"{edge} and {Site('edge', ends=(whole, edge.destination))} cut the same thing "
                 "twice: the neuron is part of the MLP. Leave one out."
@@ -695,7 +681,7 @@ def _cut_steps(cuts: Sequence[tuple[Site, str]], anatomy: Anatomy, lookup: Looku
     if not cuts:
         return []
     _check_additive(anatomy)
-    _check_overlap(cuts)
+    _check_overlap([edge for edge, _ in cuts])
     steps: list[Step] = []
     read: dict[Site, list[Tensor]] = {}
     for source in dict.fromkeys(edge.source for edge, _ in cuts):
@@ -731,9 +717,9 @@ def _destination_steps(
     norm_path, hook, linear_path = _reader(end, anatomy)
     norm = _plain(lookup.module(norm_path))
     linear = None if linear_path is None else _plain(lookup.module(linear_path))
-    constants = {source: _writer(source, anatomy, lookup) for source, _ in sources}
+    contributions = {source: _writer(source, anatomy, lookup) for source, _ in sources}
     means = {
-        source: constants[source](lookup.mean(anatomy.hook(source))[None, None])
+        source: contributions[source](lookup.mean(anatomy.hook(source))[None, None])
         for (source, _), how in sources.items()
         if how == "mean"
     }
@@ -747,7 +733,7 @@ def _destination_steps(
         resid = stream[0][:, here]
         for (source, where), how in sources.items():
             touched = frame.rows(x.shape[1], where)
-            gone = constants[source](read[source][0][:, here])
+            gone = contributions[source](read[source][0][:, here])
             if how == "mean":
                 gone = gone - means[source].to(gone)
             kept = torch.tensor([row in touched for row in rows], device=x.device)

@@ -9,13 +9,12 @@ fire in a forward pass (`blocks.12.mlp.out.hook_in`), where TransformerLens' ali
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AddressError, ModelError
-from ..sites import (
+from patchclamp.errors import AddressError, ModelError
+from patchclamp.sites import (
     COMPONENTS,
     HEAD_PARTS,
     NEURON_PARTS,
@@ -27,7 +26,7 @@ from ..sites import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator, Mapping
 
     from torch import nn
 
@@ -109,8 +108,8 @@ class Anatomy:
         blocks = list(getattr(bridge, "blocks", None) or ())
         if not blocks:
             raise ModelError(
-                f"{type(bridge).__name__} has no blocks; a language model here is a TransformerLens "
-                "TransformerBridge."
+                f"{type(bridge).__name__} has no blocks; a language model here is a "
+                "TransformerLens TransformerBridge."
             )
         config = bridge.cfg
         names = frozenset(bridge.hook_dict)
@@ -275,8 +274,8 @@ class Anatomy:
         if layer >= self.n_layers:
             nearest = f"L{self.n_layers - 1}"
             raise AddressError(
-                f"{site}: layer {layer} does not exist; the model has {self.n_layers} layers, L0 to "
-                f"{nearest}. The nearest is {_with_layer(site, self.n_layers - 1)}."
+                f"{site}: layer {layer} does not exist; the model has {self.n_layers} layers, L0 "
+                f"to {nearest}. The nearest is {_with_layer(site, self.n_layers - 1)}."
             )
 
     def _check_site(self, site: Site) -> None:
@@ -302,8 +301,8 @@ class Anatomy:
         count = self.neurons[layer]
         if not count:
             raise AddressError(
-                f"{site} does not exist: layer {layer} of this model has no MLP whose neurons can be "
-                f"addressed. {self._what_there_is(layer)}"
+                f"{site} does not exist: layer {layer} of this model has no MLP whose neurons can "
+                f"be addressed. {self._what_there_is(layer)}"
             )
         if index >= count:
             raise AddressError(
@@ -321,8 +320,8 @@ class Anatomy:
         kind = "a gated" if "neuron:gate" in self.hooks[layer] else "no gated"
         nearest = f"L{layer}.N{index}" + ("" if wanted == "post" else f":{wanted}")
         raise AddressError(
-            f"{site} does not exist: layer {layer} has {kind} MLP, whose neurons have :post (what the "
-            f"output projection reads) and {parts}. The nearest is {nearest}."
+            f"{site} does not exist: layer {layer} has {kind} MLP, whose neurons have :post (what "
+            f"the output projection reads) and {parts}. The nearest is {nearest}."
         )
 
     def _check_head(self, site: Site, layer: int, index: int) -> None:
@@ -341,8 +340,8 @@ class Anatomy:
                 and source > destination
             ):
                 raise AddressError(
-                    f"{site} is no cell: in a causal model position {destination} reads only itself "
-                    f"and earlier ones. Did you mean L{layer}.H{index}[{source}<-{destination}]?"
+                    f"{site} is no cell: in a causal model position {destination} reads only "
+                    f"itself and earlier ones. Did you mean L{layer}.H{index}[{source}<-{destination}]?"
                 )
         if _key(site) not in self.hooks[layer]:
             raise AddressError(
@@ -376,8 +375,8 @@ class Anatomy:
                 else "there is no MLP after its attention"
             )
             return (
-                f"{site} does not exist: in layer {layer} {why}. The nearest are L{layer}.resid_pre "
-                f"and L{layer}.resid_post."
+                f"{site} does not exist: in layer {layer} {why}. The nearest are "
+                f"L{layer}.resid_pre and L{layer}.resid_post."
             )
         return (
             f"{site} does not exist: layer {layer} has no {site.kind}. {self._what_there_is(layer)}"
