@@ -652,8 +652,8 @@ class Snapshot(Message):
     """The last picture at rest, for saved pages: what `hello` answers, with its buffers as text.
 
     Its `PackedArray`s point into `buffers`, each of which is base64. `cut` names what was left out
-    to stay inside the size limit. A page made by `to_html` has, beside the trait `snapshot`, the
-    trait `kernel`, which is false there and absent elsewhere.
+    to stay inside the size limit. A page made by `to_html` has this trait alone;
+    where there is a kernel, there is a trait `live`, which is true.
     """
 
     hello: HelloBody

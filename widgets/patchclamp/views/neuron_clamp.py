@@ -298,7 +298,7 @@ class NeuronClamp(View, bundle="neuron-clamp"):
 
     @property
     def next_tokens(self) -> "pd.DataFrame":
-        """The likeliest next tokens: id, text, probability before and after; computed if need be."""
+        """The likeliest next tokens: id, text, probabilities before and after."""
         import pandas as pd
 
         self.refresh()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 # The model that anywidget hands to `render`, over the saved traits. `send` leads nowhere: a saved
-# page has no kernel, and says so by the trait `kernel` being false.
+# page has no kernel, and says so by having no trait `live`.
 _HOST = """\
 const traits = JSON.parse(document.getElementById("traits").textContent);
 const listeners = new Map();
@@ -34,13 +34,18 @@ const model = {
   send: () => {},
 };
 const el = document.getElementById("view");
-const source = document.getElementById("bundle").textContent;
-const url = URL.createObjectURL(new Blob([JSON.parse(source)], { type: "text/javascript" }));
-const { default: exported } = await import(url);
-const view = typeof exported === "function" ? await exported() : exported;
+const source = JSON.parse(document.getElementById("bundle").textContent);
+const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
 const { signal } = new AbortController();
-await view.initialize?.({ model, signal });
-await view.render?.({ model, el, signal });
+try {
+  const { default: exported } = await import(url);
+  const view = typeof exported === "function" ? await exported() : exported;
+  await view.initialize?.({ model, signal });
+  await view.render?.({ model, el, signal });
+} catch (error) {
+  el.append(`This saved view cannot be drawn here: ${error}`);
+  throw error;
+}
 """
 
 _STYLE = """\
@@ -71,7 +76,7 @@ def to_html(view: Pictured, path: str | Path | None = None, *, title: str = "pat
     text = page(
         bundle=str(view._esm),  # noqa: SLF001 (anywidget's own names)
         style=str(view._css),  # noqa: SLF001
-        traits={"snapshot": view.snapshot, "kernel": False},
+        traits={"snapshot": view.snapshot},
         title=title,
     )
     if path is not None:

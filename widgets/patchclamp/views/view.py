@@ -69,12 +69,14 @@ class View(anywidget.AnyWidget):
     Attributes:
         snapshot: the last picture at rest (`messages.Snapshot`), for saved pages; Python writes
             it, nothing reads it here.
+        live: true, which tells the page that there is a kernel; a saved page has no such trait.
 
     Raises:
         PatchclampError: when the front end was not built.
     """
 
     snapshot = traitlets.Dict().tag(sync=True)
+    live = traitlets.Bool(default_value=True).tag(sync=True)
 
     _bundle: ClassVar[str] = ""
     _cells: ClassVar[dict[str, tuple[str, "weakref.WeakSet[View]"]]] = {}
@@ -178,7 +180,7 @@ class View(anywidget.AnyWidget):
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """Ignore what a page saves into the view's own traits: nothing is controlled by them."""
-        ours = {"snapshot", "_esm", "_css"}
+        ours = {"snapshot", "live", "_esm", "_css"}
         super().set_state({name: part for name, part in sync_data.items() if name not in ours})
 
     # --- messages up -----------------------------------------------------------------------------
