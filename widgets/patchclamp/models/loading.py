@@ -121,19 +121,26 @@ def _from_folder(folder: Path, name: str, put: _Placement) -> LanguageModel:
 def _from_hub(name: str, put: _Placement) -> LanguageModel:
     from transformer_lens.supported_models import get_official_model_name
 
-    try:
-        official = get_official_model_name(name)  # "gpt2-small" -> "gpt2"
-    except ValueError:
-        official = name
     close = catalogue.nearest(name)
     meant = f" Did you mean {close!r}?" if close else ""
+    try:
+        official = get_official_model_name(name)  # "gpt2-small" -> "gpt2"
+    except ValueError as error:
+        if close and "/" not in name:  # a slip of the pen; the hub would be asked half a minute
+            raise ModelError(
+                f"There is no model {name!r}; the catalogue has {catalogue.names()}.{meant}"
+            ) from error
+        official = name
     with _sentences(
         f"There is no model {name!r} here: it is no folder with a config.json and none of the "
         f"catalogue ({catalogue.names()}), and the Hugging Face hub did not give it",
         f"{meant} Without a network only the catalogue, folders, and what the hub's own cache "
         "holds can be loaded.",
     ):
-        parts = _read(official, put, with_tokenizer=True, local_files_only=False)
+        try:  # first what the hub's cache holds, so that a room without a network is no matter
+            parts = _read(official, put, with_tokenizer=True, local_files_only=True)
+        except OSError:
+            parts = _read(official, put, with_tokenizer=True, local_files_only=False)
     return _wrap(parts, name, put, repr(official))
 
 
@@ -163,15 +170,34 @@ def _read(where: str, put: _Placement, *, with_tokenizer: bool, local_files_only
     architecture = (getattr(config, "architectures", None) or [""])[0]
     masked = architecture.endswith("ForMaskedLM")
     loader = "AutoModelForMaskedLM" if masked else "AutoModelForCausalLM"
-    model, report = getattr(transformers, loader).from_pretrained(
-        where, dtype=put.dtype, use_safetensors=True, output_loading_info=True, **own
+    takes = (
+        transformers.MODEL_FOR_MASKED_LM_MAPPING
+        if masked
+        else transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     )
-    missing = sorted(report["missing_keys"])
-    if missing:  # transformers fills these with random numbers and goes on
+    if type(config) not in takes:
         raise ModelError(
-            f"its files lack {len(missing)} of the weights a {type(model).__name__} needs, "
-            f"{missing[0]} for one"
+            f"it is a {architecture or config.model_type}, which is neither a causal nor a masked "
+            "language model"
         )
+    # transformers fills what is missing or of another shape with random numbers and goes on.
+    model, report = getattr(transformers, loader).from_pretrained(
+        where,
+        dtype=put.dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **own,
+    )
+    for trouble, keys in (
+        ("lack {} of the weights", report["missing_keys"]),
+        ("have another shape in {} of the weights", {key[0] for key in report["mismatched_keys"]}),
+    ):
+        if keys:
+            raise ModelError(
+                f"its files {trouble.format(len(keys))} that a {type(model).__name__} of its "
+                f"config.json needs, {min(keys)} for one"
+            )
     tokenizer = transformers.AutoTokenizer.from_pretrained(where, **own) if with_tokenizer else None
     return _Parts(model.to(put.device).eval(), tokenizer, loader)
 

@@ -350,6 +350,7 @@ def _run(
                     continue
         except BaseException:
             process.kill()
+            process.wait()  # on Ctrl-C Popen itself would leave without it
             raise
     watch()
     return process.returncode, _lines(log)
