@@ -164,7 +164,10 @@ function line(pen: CanvasRenderingContext2D, from: [number, number], to: [number
 
 function path(pen: CanvasRenderingContext2D, points: [number, number][]): void {
   pen.beginPath();
-  points.forEach(([x, y], i) => (i === 0 ? pen.moveTo(x, y) : pen.lineTo(x, y)));
+  points.forEach(([x, y], i) => {
+    if (i === 0) pen.moveTo(x, y);
+    else pen.lineTo(x, y);
+  });
   pen.stroke();
 }
 

@@ -2,7 +2,7 @@
 // one axis, the control hatched grey with its interval.
 import { css, redBlue, type Theme } from "./colour";
 import { h, say, set } from "./dom";
-import { count, exact, short, signed } from "./format";
+import { alike, count, exact, signed } from "./format";
 import type { Effect } from "./messages";
 
 export interface EffectCell {
@@ -76,10 +76,8 @@ export function effectCell(): EffectCell {
       }
       place(random, 0, control.median / scale);
       place(interval, control.low / scale, control.high / scale);
-      say(
-        controlValue,
-        `${signed(control.median)} [${short(control.low)}, ${short(control.high)}]`,
-      );
+      const [median, low, high] = alike([control.median, control.low, control.high]);
+      say(controlValue, `${median} [${low}, ${high}]`);
       set(element, {
         title:
           `Alone, this row changes the metric by ${exact(effect.effect)}.\n` +

@@ -16,6 +16,14 @@ export function short(value: number): string {
   return (value < 0 ? MINUS : "") + text.replace("e+", "e").replace("-", MINUS);
 }
 
+/** Numbers to be compared, all to the decimals that give the largest two significant digits. */
+export function alike(values: readonly number[]): string[] {
+  const largest = Math.max(0, ...values.map(Math.abs).filter(Number.isFinite));
+  const decimals = largest > 0 ? Math.max(0, 1 - Math.floor(Math.log10(largest))) : 1;
+  if (decimals > 4) return values.map(short);
+  return values.map((value) => value.toFixed(decimals).replace("-", MINUS));
+}
+
 /** As `short`, with a plus sign in front of what is not negative. */
 export function signed(value: number): string {
   return value > 0 ? `+${short(value)}` : short(value);

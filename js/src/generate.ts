@@ -76,7 +76,8 @@ export function generation(signal: AbortSignal, actions: GenerationActions): Gen
     baseline: h("span", { class: "pc-continued" }),
     clamped: h("span", { class: "pc-continued" }),
   };
-  const pieces: Record<Side, string[]> = { baseline: [], clamped: [] };
+  const said: Record<Side, string> = { baseline: "", clamped: "" };
+  const length: Record<Side, number> = { baseline: 0, clamped: 0 };
   const open: Record<Side, boolean> = { baseline: false, clamped: false };
   let total = 40;
   let asking = false;
@@ -169,26 +170,17 @@ export function generation(signal: AbortSignal, actions: GenerationActions): Gen
     stop.disabled = !running();
     set(line, { hidden: !running() });
     set(element, { "aria-busy": running() ? "true" : null });
-    const done = pieces.baseline.length + pieces.clamped.length;
+    const done = length.baseline + length.clamped;
     line.style.width = asking ? "" : `${Math.min(100, (50 * done) / total)}%`;
   }
 
   /** Where the two sides part: before that, both say the same, and that recedes. */
   function paint(): void {
-    let same = 0;
-    while (
-      same < pieces.baseline.length &&
-      same < pieces.clamped.length &&
-      pieces.baseline[same] === pieces.clamped[same]
-    ) {
-      same += 1;
-    }
-    const both = pieces.baseline.length > 0 && pieces.clamped.length > 0;
+    const same = shared(said.baseline, said.clamped);
     for (const side of ["baseline", "clamped"] as const) {
-      const [shared, own] = [pieces[side].slice(0, same), pieces[side].slice(same)];
       texts[side].replaceChildren(
-        h("span", { class: both ? "pc-same" : null }, ...visible(shared.join(""))),
-        h("span", { class: "pc-own" }, ...visible(own.join(""))),
+        h("span", { class: "pc-same" }, ...visible(said[side].slice(0, same))),
+        h("span", { class: "pc-own" }, ...visible(said[side].slice(same))),
         open[side] ? h("span", { class: "pc-caret", "aria-hidden": "true" }) : "",
       );
     }
@@ -199,8 +191,10 @@ export function generation(signal: AbortSignal, actions: GenerationActions): Gen
     take(message) {
       const { side } = message;
       asking = false;
-      if (message.index === 0) pieces[side] = [];
-      if (message.text !== "" || !message.done) pieces[side][message.index] = message.text;
+      // A message may carry several tokens; then its index is the first one's.
+      if (message.index === 0) said[side] = "";
+      said[side] += message.text;
+      length[side] = message.index + 1;
       open[side] = !message.done;
       set(element, { "data-stale": null });
       state();
@@ -208,7 +202,8 @@ export function generation(signal: AbortSignal, actions: GenerationActions): Gen
     },
     fill(given) {
       for (const each of given) {
-        pieces[each.side] = each.text === "" ? [] : pieceUp(each.text);
+        said[each.side] = each.text;
+        length[each.side] = each.tokens;
         open[each.side] = !each.done;
       }
       state();
@@ -220,7 +215,7 @@ export function generation(signal: AbortSignal, actions: GenerationActions): Gen
         if (each.textContent !== tail) each.replaceChildren(...visible(tail));
     },
     outdated(is) {
-      set(element, { "data-stale": is && !running() && pieces.clamped.length > 0 });
+      set(element, { "data-stale": is && !running() && said.clamped !== "" });
     },
     running,
     end() {
@@ -242,7 +237,13 @@ function visible(text: string): (Node | string)[] {
     .flatMap((piece) => (piece === "\n" ? tokenText(piece) : [piece]));
 }
 
-/** A continuation whose tokens are not known, in pieces that can be compared all the same. */
-function pieceUp(text: string): string[] {
-  return text.match(/\s*\S+|\s+/g) ?? [];
+/** How many characters two texts share at their beginning, in whole words. */
+export function shared(a: string, b: string): number {
+  if (a === b) return a.length;
+  let same = 0;
+  while (same < a.length && same < b.length && a[same] === b[same]) same += 1;
+  // While one side is still behind, all of it is shared; otherwise go back to the word's start.
+  if (same === a.length || same === b.length) return same;
+  while (same > 0 && !/\s/.test(a[same] as string)) same -= 1;
+  return same;
 }

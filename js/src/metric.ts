@@ -93,8 +93,9 @@ export function metricReading(
       set(after, { title: numbers === null ? null : `after: ${exact(numbers.after)}` });
       const shift = numbers === null ? 0 : numbers.after - numbers.before;
       const still = Math.abs(shift) < 5e-4;
-      say(change, numbers === null ? "" : still ? "no change" : signed(shift));
+      say(change, numbers === null ? "" : still ? "no change" : `Δ ${signed(shift)}`);
       set(change, { title: exact(shift) });
+      set(change, { "data-still": still });
       change.style.color = still ? "" : css(inkOf(shift, theme));
     },
     refuse(sentence) {

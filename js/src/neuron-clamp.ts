@@ -385,6 +385,7 @@ export function render({
       }),
     });
     set(empty, { hidden: state.rows.length > 0 });
+    set(legend, { hidden: state.rows.length === 0 });
     next.update(result?.top ?? [], state.metric?.target.id ?? null, !dragging, theme);
     continued.context(
       state.prompt ?? state.tokens.map((token) => (token.bos ? "" : token.text)).join(""),
@@ -394,7 +395,7 @@ export function render({
     if (result === null) say(work, "");
     else {
       const { blocks, positions, seconds, way } = result.work;
-      say(work, `${Math.round(1000 * seconds)} ms`);
+      say(work, `last run ${Math.round(1000 * seconds)} ms`);
       set(work, {
         title: `The last run recomputed ${blocks} blocks at ${positions} positions (${way})`,
       });

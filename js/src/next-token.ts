@@ -65,7 +65,9 @@ export function nextToken(signal: AbortSignal, onTarget: (token: number) => void
         (token) => token.id,
         (token) => line(token),
       );
-      shown.forEach((token, i) => parts[i]?.update(token, token.id === target, scale, theme));
+      for (const [i, token] of shown.entries()) {
+        parts[i]?.update(token, token.id === target, scale, theme);
+      }
     },
   };
 }

@@ -3,7 +3,7 @@
 import { css, oranges, redBlue, type Theme } from "./colour";
 import { combobox } from "./combobox";
 import { button, h, say, select, set } from "./dom";
-import { exact, short, signed } from "./format";
+import { exact, quoted, short, signed } from "./format";
 import type { Add, PromptToken, Rank, RankBody } from "./messages";
 import type { Requests } from "./requests";
 
@@ -201,12 +201,12 @@ export function picker(signal: AbortSignal, actions: PickerActions): Picker {
     asked += 1;
     const mine = asked;
     press();
-    const position = actions.selectedTokens().at(-1) ?? null;
-    const token = tokens.find((each) => each.position === position)?.text;
+    const position = actions.selectedTokens().at(-1) ?? -1;
+    const token = tokens.find((each) => each.position === position);
     const place =
-      position === null
-        ? "anywhere in the prompt"
-        : `at position ${position}${token ? `, “${token}”` : ""}`;
+      token === undefined
+        ? "at the last token"
+        : `at position ${position}, ${token.bos ? "BOS" : quoted(token.text)}`;
     const label = MEASURES.find(([name]) => name === next)?.[1] ?? next;
     say(heading, `by ${label}, ${place}`);
     set(list, { hidden: false, "data-stale": ranked !== null, "aria-busy": "true" });

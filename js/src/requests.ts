@@ -79,6 +79,8 @@ export interface RequestsOptions {
 }
 
 const PATIENCE = 2000;
+/** These are answered by the model's worker, after what it has to do before. */
+const SLOW = new Set(["add", "rank", "generate", "curve", "code", "tokens"]);
 /** An edit whose result never comes (its run was overtaken) must not hold up the next for good. */
 const GIVE_UP = 10_000;
 const GONE =
@@ -128,7 +130,7 @@ export function createRequests(options: RequestsOptions): Requests {
       settle.reject(new Refused(GONE));
       return id;
     }
-    const slow = kind === "rank" || kind === "generate" || kind === "curve" || kind === "code";
+    const slow = SLOW.has(kind);
     waiting.set(id, { slow, ...settle });
     try {
       wire.send({ ...gesture, kind, id });

@@ -59,9 +59,9 @@ const OPERATIONS = [
   ["ablate", "ablate"],
 ] as const;
 const HOW = [
-  ["mean", "to the mean"],
+  ["mean", "to mean"],
   ["zero", "to zero"],
-  ["resample", "resampled"],
+  ["resample", "resample"],
 ] as const;
 const UNITS: readonly (readonly [Unit, string, string])[] = [
   ["raw", "raw", "The activation as the model has it"],
@@ -169,7 +169,7 @@ export function stack(signal: AbortSignal, actions: StackActions): Stack {
         (row) => row.key,
         (row) => rowPart(row, signal, actions),
       );
-      next.rows.forEach((row, i) => parts[i]?.update(row, next, scale));
+      for (const [i, row] of next.rows.entries()) parts[i]?.update(row, next, scale);
       // Moving an element takes its focus away; whoever moved it goes on moving it.
       if (held !== null && held !== focused(list) && list.contains(held)) {
         (held as HTMLElement).focus();
@@ -307,7 +307,7 @@ export function stack(signal: AbortSignal, actions: StackActions): Stack {
       { class: "pc-row", "data-key": key },
       grip,
       on,
-      h("div", { class: "pc-site" }, address, massive, copyAddress),
+      h("div", { class: "pc-site" }, address, massive),
       operation,
       positions,
       dose,
@@ -315,7 +315,7 @@ export function stack(signal: AbortSignal, actions: StackActions): Stack {
       amount,
       how,
       effect.element,
-      h("div", { class: "pc-row-end" }, solo, remove),
+      h("div", { class: "pc-row-end" }, copyAddress, solo, remove),
       error,
     );
 
@@ -392,7 +392,7 @@ export function stack(signal: AbortSignal, actions: StackActions): Stack {
     };
     slider.addEventListener("keyup", release, { signal });
     slider.addEventListener("blur", release, { signal });
-    slider.addEventListener(
+    dose.addEventListener(
       "pointermove",
       (event) => {
         const at = slider.getBoundingClientRect();
@@ -403,7 +403,7 @@ export function stack(signal: AbortSignal, actions: StackActions): Stack {
       },
       { signal },
     );
-    slider.addEventListener(
+    dose.addEventListener(
       "pointerleave",
       () => {
         hover = null;

@@ -165,7 +165,7 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
         rebuild();
         onSelect();
       }
-      const wanted = Math.max(LEAST_SCALE, ceilNice(Math.max(0, ...(moved ?? []))));
+      const wanted = ceilNice(Math.max(LEAST_SCALE, ...(moved ?? [])));
       scale = settled || !same ? wanted : Math.max(scale, wanted);
       set(legend, { hidden: moved === null });
       shade();

@@ -1,0 +1,89 @@
+// Pictures of the view with fake data, for whoever works on how it looks:
+//   node js/test/stage.mjs FOLDER [scene ...]
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { delimiter, dirname, join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { build } from "esbuild";
+import { chromium } from "playwright";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const [folder = "stage", ...wanted] = process.argv.slice(2);
+mkdirSync(folder, { recursive: true });
+const site = mkdtempSync(join(tmpdir(), "pc-stage-"));
+await build({
+  entryPoints: { stage: join(here, "stage.ts"), style: join(here, "../src/neuron-clamp.css") },
+  outdir: site,
+  bundle: true,
+  format: "esm",
+  logLevel: "warning",
+});
+// What JupyterLab's two default themes say, as far as the view reads it.
+const page = `<!doctype html><html lang="en"><meta charset="utf-8"><title>stage</title>
+<link rel="stylesheet" href="style.css"><style>
+body { margin: 12px; --jp-ui-font-family: system-ui, sans-serif; --jp-code-font-family: Menlo, "DejaVu Sans Mono", monospace;
+ --jp-layout-color0:#fff; --jp-layout-color1:#fff; --jp-layout-color2:#eee; --jp-ui-font-color0:rgba(0,0,0,1);
+ --jp-border-color2:#e0e0e0; --jp-brand-color1:#1976d2; background:#fff }
+body[data-jp-theme-light=false] { --jp-layout-color0:#111; --jp-layout-color1:#212121; --jp-layout-color2:#424242;
+ --jp-ui-font-color0:rgba(255,255,255,1); --jp-border-color2:#424242; --jp-brand-color1:#2196f3; background:#111 }
+</style><div id="view"></div><script type="module" src="stage.js"></script></html>`;
+writeFileSync(join(site, "index.html"), page);
+
+const find = (name) =>
+  (process.env.PATH ?? "")
+    .split(delimiter)
+    .map((path) => join(path, name))
+    .find(existsSync);
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? find("chromium"),
+  args: ["--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"],
+});
+const scenes = {
+  wide: { width: 1100, query: "scene=stack" },
+  "wide-dark": { width: 1100, query: "scene=stack&dark" },
+  narrow: { width: 520, query: "scene=stack" },
+  "narrow-dark": { width: 520, query: "scene=stack&dark" },
+  widest: { width: 1500, query: "scene=stack" },
+  medium: { width: 820, query: "scene=stack" },
+  one: { width: 1100, query: "scene=one" },
+  empty: { width: 1100, query: "scene=empty" },
+  saved: { width: 1100, query: "scene=stack&saved" },
+  ranked: {
+    width: 1100,
+    query: "scene=one",
+    async act(view) {
+      await view.getByRole("button", { name: "direct effect" }).click();
+      await view.waitForSelector(".pc-pick");
+    },
+  },
+  error: {
+    width: 1100,
+    query: "scene=stack",
+    async act(view) {
+      await view.getByRole("combobox", { name: "Add a neuron" }).fill("L99.N1x");
+      await view.keyboard.press("Enter");
+      await view.locator(".pc-box").first().fill("abc");
+      await view.keyboard.press("Enter");
+      await view.waitForTimeout(100);
+    },
+  },
+  large: {
+    width: 1400,
+    query: "scene=one",
+    act: (view) => view.getByRole("button", { name: "Large type" }).click(),
+  },
+};
+for (const [name, { width, query, act }] of Object.entries(scenes)) {
+  if (wanted.length > 0 && !wanted.includes(name)) continue;
+  const view = await browser.newPage({ viewport: { width, height: 700 }, deviceScaleFactor: 2 });
+  view.on("pageerror", (error) => console.error(name, error.stack));
+  await view.goto(`${pathToFileURL(join(site, "index.html"))}?${query}`);
+  await view.waitForSelector(".pc-body:not([hidden])");
+  await view.waitForTimeout(700);
+  await act?.(view);
+  await view.waitForTimeout(300);
+  await view.screenshot({ path: join(folder, `${name}.png`), fullPage: true });
+  await view.close();
+}
+await browser.close();
+rmSync(site, { recursive: true });
