@@ -1,6 +1,7 @@
 """The house rules of DESIGN: which floor may import which, who may hook, what is never done."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -277,6 +278,20 @@ def test_a_wrong_name_says_what_there_is() -> None:
 def test_the_version_is_said_once() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == patchclamp.__version__
+
+
+def test_npm_ci_can_install_on_every_platform() -> None:
+    # npm leaves out of the lock what the registry did not have, and `npm ci` then refuses it.
+    lock = json.loads((ROOT / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    locked = {path.split("node_modules/")[-1] for path in lock}
+    wanted = {
+        f"{path} needs {name}"
+        for path, package in lock.items()
+        for name in [*package.get("dependencies", ()), *package.get("optionalDependencies", ())]
+        if name not in locked
+    }
+    assert not wanted
+    assert not [path for path, package in lock.items() if "resolved" in package]
 
 
 def tracked() -> list[str]:
