@@ -135,7 +135,9 @@ export function drawCurve(canvas: HTMLCanvasElement, picture: CurvePicture, them
     const at = Math.min(width - inset, Math.max(inset, x(picture.value)));
     pen.strokeStyle = css(theme.ink);
     pen.lineWidth = 1 * unit;
-    line(pen, [at, 0], [at, height]);
+    // On whole pixels, or a thin line blurs.
+    const sharp = unit > 1 ? Math.round(at) : Math.floor(at) + 0.5;
+    line(pen, [sharp, 0], [sharp, height]);
   }
 }
 

@@ -60,7 +60,7 @@ export function generation(signal: AbortSignal, actions: GenerationActions): Gen
   );
   const run = button(
     "run",
-    { "data-live": true, "aria-label": "Continue the prompt" },
+    { "data-live": true, "aria-label": "run: continue the prompt" },
     () => void start(),
     signal,
   );

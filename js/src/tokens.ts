@@ -56,7 +56,7 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
         "span",
         { class: "pc-chip", role: "option", tabindex: -1, "data-position": token.position },
         text,
-        h("span", { class: "pc-position", "aria-hidden": "true" }, at),
+        h("span", { class: "pc-position", "aria-hidden": "true", "data-at": at }),
       );
     });
     list.replaceChildren(
@@ -76,7 +76,7 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
       const text = chip.firstElementChild as HTMLElement;
       text.style.backgroundColor = moved === null ? "" : css(ground);
       text.style.color = moved === null ? "" : css(inkOn(ground, theme));
-      const name = token.bos ? "beginning of sequence" : quoted(token.text);
+      const name = token.bos ? "BOS, beginning of sequence" : quoted(token.text);
       const measured = moved === null ? "" : `, moved ${short(value)} nats`;
       set(chip, {
         "aria-selected": chosen.has(token.position) ? "true" : "false",

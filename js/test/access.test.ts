@@ -1,0 +1,90 @@
+import axe from "axe-core";
+import { expect, test } from "vitest";
+import { row } from "./fake-kernel";
+import { all, mount, named, until } from "./mount";
+
+const ROWS = [
+  row({ key: 1, massive: true }),
+  row({ key: 2, address: "L5.N99", op: "scale", value: 0.5, positions: "", muted: true }),
+  row({ key: 3, address: "L20.N1017", op: "ablate", value: null, how: "mean", range: null }),
+];
+
+for (const dark of [false, true]) {
+  for (const saved of [false, true]) {
+    const where = `${dark ? "dark" : "light"}${saved ? ", saved" : ""}`;
+    test(`axe finds nothing serious (${where})`, async () => {
+      const { root, el } = await mount({
+        rows: ROWS,
+        dark,
+        saved,
+        state: { selected: 1, notes: ["A note."] },
+      });
+      if (!saved) {
+        named(root, "activation").click();
+        await until(() => all(root, ".pc-pick").length > 0);
+      }
+      await new Promise((done) => setTimeout(done, 400)); // colours move for 120 ms
+      const { violations } = await axe.run(el, {
+        runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"],
+        rules: {
+          region: { enabled: false },
+          "page-has-heading-one": { enabled: false },
+          "heading-order": { enabled: false },
+        },
+      });
+      const grave = violations.filter(
+        (each) => each.impact === "serious" || each.impact === "critical",
+      );
+      expect(
+        grave.map(
+          (each) =>
+            `${each.id}: ${each.nodes.map((node) => `${node.html.slice(0, 160)} ${node.failureSummary}`).join("\n")}`,
+        ),
+      ).toEqual([]);
+    });
+  }
+}
+
+test("everything that can be pressed can be reached with Tab and has a name and 24 pixels", async () => {
+  const { root } = await mount({ rows: ROWS });
+  for (const part of all<HTMLButtonElement>(root, "button, input, select, textarea")) {
+    if (part.offsetParent === null) continue;
+    expect(part.tabIndex, part.outerHTML).toBeGreaterThanOrEqual(0);
+    const label = part.getAttribute("aria-label") ?? part.textContent?.trim() ?? "";
+    const outer = part.closest("label")?.textContent ?? "";
+    expect((label + outer).length, part.outerHTML).toBeGreaterThan(0);
+    const box = (part.closest("label") ?? part).getBoundingClientRect();
+    const small = part.matches(".pc-mute, .pc-grip");
+    expect(box.height, part.outerHTML).toBeGreaterThanOrEqual(small ? 14 : 24);
+  }
+});
+
+test("a focused control shows it", async () => {
+  const { root } = await mount({ rows: ROWS });
+  for (const selector of [".pc-slider", ".pc-address", ".pc-chip", ".pc-select", ".pc-box"]) {
+    const part = all(root, selector).find(
+      (each) => each.tabIndex >= 0 && each.offsetParent !== null,
+    );
+    part?.focus({ focusVisible: true } as FocusOptions);
+    expect(getComputedStyle(part as Element).outlineStyle, selector).toBe("solid");
+  }
+});
+
+test("chips are one stop of the Tab order, and arrows walk them", async () => {
+  const { root } = await mount();
+  const chips = all(root, ".pc-chip");
+  expect(chips.filter((chip) => chip.tabIndex === 0)).toHaveLength(1);
+  chips[0]?.focus();
+  for (const [key, index] of [
+    ["ArrowRight", 1],
+    ["ArrowRight", 2],
+    ["End", 9],
+    ["ArrowLeft", 8],
+    ["Home", 0],
+  ] as const) {
+    document.activeElement?.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+    expect(document.activeElement).toBe(chips[index]);
+  }
+  chips[0]?.dispatchEvent(new KeyboardEvent("keydown", { key: " ", bubbles: true }));
+  expect(chips[0]?.getAttribute("aria-selected")).toBe("true");
+});
