@@ -35,7 +35,6 @@ export function metricReading(
       actions.target(Number(value));
     },
     async suggest(query) {
-      if (query === "") return [];
       const items = await actions.search(query);
       return items.map(({ id, text }) => ({
         value: String(id),

@@ -266,7 +266,7 @@ export function render({
   }
 
   root.addEventListener("keydown", (event) => onKey(event), { signal });
-  root.addEventListener(
+  clamped.addEventListener(
     "dragover",
     (event) => {
       if (event.dataTransfer?.types.includes(ADDRESS_TYPE)) event.preventDefault();
@@ -454,7 +454,8 @@ export function render({
     if (behind && waited < STALE_AFTER) {
       laterTimer = setTimeout(soon, (waited < LINE_AFTER ? LINE_AFTER : STALE_AFTER) - waited);
     }
-    const done = reference ? ` ${reference.done}/${reference.total}` : "";
+    const counted = reference ?? picture.progress.get("control");
+    const done = counted ? ` ${counted.done}/${counted.total}` : "";
     say(status, dead || !picture.busy ? "" : `${picture.what}${done}`);
   }
 

@@ -43,6 +43,7 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
   let theme = LIGHT;
   let anchor = 0;
   const chosen = new Set<number>();
+  let shades: string[] = [];
 
   const rebuild = () => {
     chips = tokens.map((token) => {
@@ -64,29 +65,43 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
         tokens[i]?.text.includes("\n") && !tokens[i]?.bos ? [chip, h("br")] : [chip],
       ),
     );
+    shades = [];
+    // What is predicted next stands after the last token.
+    requestAnimationFrame(() => {
+      list.scrollTop = list.scrollHeight;
+    });
     anchor = Math.min(anchor, Math.max(0, chips.length - 1));
     chips[anchor]?.setAttribute("tabindex", "0");
   };
 
   const shade = () => {
     chips.forEach((chip, i) => {
-      const token = tokens[i] as PromptToken;
-      const value = moved?.[i] ?? 0;
-      const ground = blues(value / scale, theme);
+      const colour = moved === null ? "" : css(blues((moved[i] as number) / scale, theme));
+      if (shades[i] === colour) return; // of a thousand chips a drag moves few
+      shades[i] = colour;
       const text = chip.firstElementChild as HTMLElement;
-      text.style.backgroundColor = moved === null ? "" : css(ground);
-      text.style.color = moved === null ? "" : css(inkOn(ground, theme));
-      const name = token.bos ? "BOS, beginning of sequence" : quoted(token.text);
-      const measured = moved === null ? "" : `, moved ${short(value)} nats`;
+      text.style.backgroundColor = colour;
+      text.style.color =
+        moved === null ? "" : css(inkOn(blues((moved[i] as number) / scale, theme), theme));
+    });
+    say(top, short(scale));
+  };
+
+  const name = () => {
+    chips.forEach((chip, i) => {
+      const token = tokens[i] as PromptToken;
+      const value = moved?.[i];
+      const words = token.bos ? "BOS, beginning of sequence" : quoted(token.text);
       set(chip, {
         "aria-selected": chosen.has(token.position) ? "true" : "false",
-        "aria-label": `${token.position}: ${name}${measured}`,
-        title: `position ${token.position}, token ${token.id} ${token.bos ? token.text : name}${
-          moved === null ? "" : `\nmoved ${exact(value)} nats`
+        "aria-label": `${token.position}: ${words}${
+          value === undefined ? "" : `, moved ${short(value)} nats`
+        }`,
+        title: `position ${token.position}, token ${token.id} ${token.bos ? token.text : words}${
+          value === undefined ? "" : `\nmoved ${exact(value)} nats`
         }`,
       });
     });
-    say(top, short(scale));
   };
 
   const choose = (index: number, extend: boolean) => {
@@ -99,7 +114,7 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
       chosen.add(position);
     }
     rove(index);
-    shade();
+    name();
     onSelect();
   };
 
@@ -136,7 +151,7 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
       if (event.key === " " || event.key === "Enter") choose(index, event.shiftKey);
       else if (event.key === "Escape" && chosen.size > 0) {
         chosen.clear();
-        shade();
+        name();
         onSelect();
         event.stopPropagation();
       } else if (to !== undefined && chips[to]) {
@@ -169,6 +184,7 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
       scale = settled || !same ? wanted : Math.max(scale, wanted);
       set(legend, { hidden: moved === null });
       shade();
+      if (settled || !same) name();
     },
     paint(next) {
       theme = next;

@@ -221,7 +221,7 @@ test("a chip's shade is how far its prediction moved", async () => {
   const shade = (i: number) =>
     getComputedStyle(all(root, ".pc-chip-text")[i] as Element).backgroundColor;
   await until(() => shade(9) !== shade(1));
-  expect(shade(1)).toBe("rgb(255, 255, 255)");
+  await until(() => shade(1) === "rgb(255, 255, 255)");
 });
 
 // --- adding ---
