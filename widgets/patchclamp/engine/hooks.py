@@ -153,7 +153,7 @@ def check_intervention(
             of amounts has the wrong length.
     """
     anatomy.check(intervention.site, n_positions)
-    sites = _groups(intervention.site, anatomy)
+    sites = groups(intervention.site, anatomy)
     if isinstance(intervention, Knockout):
         _check_pattern(intervention.site, anatomy)
     if isinstance(intervention, Cut):
@@ -218,9 +218,6 @@ def first_position(intervention: Intervention, prompt: int, has_bos: bool) -> in
     return min((first for first in firsts if first is not None), default=None)
 
 
-touched_position = first_position
-
-
 def _destinations(site: Any) -> Positions:
     """Positions of what a site changes; of an attention cell its destination."""
     if site.kind != "cell":
@@ -237,7 +234,7 @@ def _members(site: Site | SiteSet, anatomy: Anatomy) -> list[Site]:
     return anatomy.expand(site)
 
 
-def _groups(site: Site | SiteSet, anatomy: Anatomy) -> list[tuple[Site, list[int]]]:
+def groups(site: Site | SiteSet, anatomy: Anatomy) -> list[tuple[Site, list[int]]]:
     """Neurons or heads of one layer, part and positions together; everything else by itself.
 
     Each group is one site that stands for it, and the indices of all.
@@ -313,6 +310,25 @@ def _coefficient(hook: str, site: Site, anatomy: Anatomy, lookup: Lookup) -> _Pl
         return x + (value - take(x)) * direction.to(x.device, x.dtype)
 
     return _Place(hook, take, put)
+
+
+def reading(site: Site, anatomy: Anatomy, lookup: Lookup) -> tuple[str, Callable[[Tensor], Tensor]]:
+    """Where a site's value is read, and how it is taken from the tensor there.
+
+    Returns:
+        The hook point, and a function from [..., one position's shape] to [...] for a neuron or a
+        direction, to [..., d] for a vector.
+
+    Raises:
+        AddressError: when the model lacks the site, or it has no value to be read.
+    """
+    if site.kind in {"cell", "edge", "logits"} or site.part == "act":
+        raise AddressError(f"{site} has no value that can be read at one hook point.")
+    place = _place(site, [site.index or 0], anatomy, lookup)
+    squeezed = {"neuron": -1, "direction": -1, "head": -2}.get(site.kind)
+    if squeezed is None:
+        return place.hook, place.take
+    return place.hook, lambda x: place.take(x).squeeze(squeezed)
 
 
 # ------------------------------------------------------------------------- edits of one value
@@ -428,7 +444,7 @@ def _value_steps(
     """
     check_intervention(intervention, anatomy, None, has_bos=False)
     steps: list[Step] = []
-    for site, indices in _groups(intervention.site, anatomy):
+    for site, indices in groups(intervention.site, anatomy):
         if site.part != "act":
             steps += _edit_steps(
                 site,
@@ -542,14 +558,14 @@ def _patch(intervention: Patch, anatomy: Anatomy, lookup: Lookup) -> list[Step]:
         source = _fetch(site, place, fetch, anatomy, lookup)
 
         def change(value: Tensor, at: list[int], frame: Frame) -> Tensor:
-            return source[_patch_rows(intervention, site, at, frame, len(source))].to(value)
+            return source[patch_rows(intervention, site, at, frame, len(source))].to(value)
 
         return change
 
     return _value_steps(intervention, anatomy, lookup, edit, prompt_only=True)
 
 
-def _patch_rows(
+def patch_rows(
     intervention: Patch, site: Site, at: list[int], frame: Frame, length: int
 ) -> list[int]:
     """Which rows of the other run go to the absolute positions `at` of this one."""
@@ -687,16 +703,25 @@ def _cut_steps(cuts: Sequence[tuple[Site, str]], anatomy: Anatomy, lookup: Looku
     for source in dict.fromkeys(edge.source for edge, _ in cuts):
         read[source] = []
         steps.append(_read(anatomy.hook(source), read[source]))
-    destinations: dict[tuple[int, Site], dict[tuple[Site, Positions], str]] = {}
-    for edge, how in cuts:
-        end = edge.destination
-        if end.part in {"k", "v"}:  # heads that share a key/value head have one destination
-            end = replace(end, index=anatomy.kv_head(end.index or 0))
-        key = (edge.destination.layer or 0, end)
-        destinations.setdefault(key, {})[edge.source, edge.positions] = how
-    for (_, end), sources in destinations.items():
+    for end, sources in cut_destinations(cuts, anatomy).items():
         steps += _destination_steps(end, sources, read, anatomy, lookup)
     return steps
+
+
+def cut_destinations(
+    cuts: Sequence[tuple[Site, str]], anatomy: Anatomy
+) -> dict[Site, dict[tuple[Site, Positions], str]]:
+    """For each destination of edges its sources, the positions of each, and how it is cut.
+
+    Heads that share a key/value head have one destination, whose index is the key/value head's.
+    """
+    found: dict[Site, dict[tuple[Site, Positions], str]] = {}
+    for edge, how in cuts:
+        end = edge.destination
+        if end.part in {"k", "v"}:
+            end = replace(end, index=anatomy.kv_head(end.index or 0))
+        found.setdefault(end, {})[edge.source, edge.positions] = how
+    return found
 
 
 def _read(hook: str, held: list[Tensor]) -> Step:
@@ -714,7 +739,7 @@ def _destination_steps(
     lookup: Lookup,
 ) -> list[Step]:
     """Read the residual stream before the destination's norm; put there what it gives without."""
-    norm_path, hook, linear_path = _reader(end, anatomy)
+    norm_path, hook, linear_path = reader_of(end, anatomy)
     norm = _plain(lookup.module(norm_path))
     linear = None if linear_path is None else _plain(lookup.module(linear_path))
     contributions = {source: _writer(source, anatomy, lookup) for source, _ in sources}
@@ -750,7 +775,7 @@ def _destination_steps(
     return [_read(f"{norm_path}.hook_in", stream), Step(hook, apply, BEFORE)]
 
 
-def _reader(end: Site, anatomy: Anatomy) -> tuple[str, str, str | None]:
+def reader_of(end: Site, anatomy: Anatomy) -> tuple[str, str, str | None]:
     """Paths of the norm through which a destination reads, of its hook, and of its projection."""
     if end.kind == "logits":
         return "ln_final", "ln_final.hook_out", None

@@ -341,7 +341,8 @@ class Anatomy:
             ):
                 raise AddressError(
                     f"{site} is no cell: in a causal model position {destination} reads only "
-                    f"itself and earlier ones. Did you mean L{layer}.H{index}[{source}<-{destination}]?"
+                    f"itself and earlier ones. Did you mean "
+                    f"L{layer}.H{index}[{source}<-{destination}]?"
                 )
         if _key(site) not in self.hooks[layer]:
             raise AddressError(
