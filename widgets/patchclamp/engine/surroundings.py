@@ -1,0 +1,207 @@
+"""What interventions need beside the run itself: reference statistics, other runs, directions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from patchclamp.engine.engine import Input
+from patchclamp.engine.reference_texts import REFERENCE_TEXTS
+from patchclamp.errors import InterventionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from patchclamp.engine.engine import Engine
+    from patchclamp.models.language_model import LanguageModel
+
+_BATCH_ROWS = 192
+_KEPT_RUNS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What stands at a hook point over the reference set.
+
+    Attributes:
+        mean: one position's shape, the mean without position 0.
+        sd: the standard deviation without position 0.
+        peak: the largest absolute value, position 0 included.
+    """
+
+    mean: Tensor
+    sd: Tensor
+    peak: Tensor
+
+
+class Reference:
+    """Statistics of a model's values over a set of inputs, measured when first asked for.
+
+    Means and spreads leave position 0 out: what stands there (a beginning-of-sequence token, an
+    attention sink) is unlike any other position.
+
+    Args:
+        engine: what runs the model.
+        inputs: the inputs.
+    """
+
+    def __init__(self, engine: Engine, inputs: tuple[Input, ...]) -> None:
+        self.inputs = inputs
+        self._engine = engine
+        self._found: dict[str, Statistics] = {}
+
+    def has(self, hooks: Sequence[str]) -> bool:
+        """Say whether these hook points were measured."""
+        return all(hook in self._found for hook in hooks)
+
+    def measure(
+        self, hooks: Sequence[str], should_stop: Callable[[], bool] | None = None
+    ) -> Generator[tuple[int, int], None, None]:
+        """Measure hook points, on the model's worker.
+
+        Yields:
+            How many inputs are done, and how many there are.
+        """
+        missing = [hook for hook in hooks if hook not in self._found]
+        if not missing:
+            return
+        sums: dict[str, list[Tensor]] = {}
+        done, count = 0, 0
+        for batch in _batches(self.inputs):
+            for values in self._engine.capture_many(batch, missing, should_stop=should_stop):
+                for hook, tensor in values.items():
+                    value = tensor.double()
+                    # An input of one token has nothing but its position 0.
+                    inner = value[1:] if value.shape[0] > 1 else value
+                    new = [inner.sum(0), inner.square().sum(0), value.abs().amax(0)]
+                    old = sums.get(hook)
+                    sums[hook] = (
+                        new
+                        if old is None
+                        else [old[0] + new[0], old[1] + new[1], torch.maximum(old[2], new[2])]
+                    )
+            done += len(batch)
+            count += sum(max(len(i.ids) - 1, 1) for i in batch)
+            yield done, len(self.inputs)
+        for hook, (total, squares, peak) in sums.items():
+            mean = total / count
+            variance = (squares / count - mean.square()).clamp_min(0)
+            self._found[hook] = Statistics(mean.float(), variance.sqrt().float(), peak.float())
+
+    def statistics(self, hook: str) -> Statistics:
+        """Return the statistics of one hook point; measures it if need be."""
+        for _ in self.measure([hook]):
+            pass
+        return self._found[hook]
+
+    def position(self, hook: str, seed: int) -> Tensor:
+        """Return the values at one position, drawn from all but the first of each input."""
+        places = [(i, p) for i, one in enumerate(self.inputs) for p in range(1, len(one.ids))]
+        if not places:
+            msg = "The reference set has no position after the first one to resample from."
+            raise InterventionError(msg)
+        generator = torch.Generator().manual_seed(seed)
+        which, position = places[int(torch.randint(len(places), (1,), generator=generator))]
+        values = self._engine.capture_many([self.inputs[which]], [hook])[0][hook]
+        return values[position]
+
+
+@dataclass
+class Surroundings:
+    """Implements :class:`patchclamp.engine.hooks.Lookup` for one session.
+
+    Attributes:
+        engine: what runs the model.
+        reference: the reference set.
+        contrast: the session's contrast input, if it has one.
+        directions: vectors by name.
+        length: how many tokens the session's own input has.
+    """
+
+    engine: Engine
+    reference: Reference
+    contrast: Input | None = None
+    directions: Mapping[str, Tensor] = field(default_factory=dict)
+    _runs: OrderedDict[Hashable, Tensor] = field(default_factory=OrderedDict, repr=False)
+
+    def mean(self, hook: str) -> Tensor:
+        """Return the reference mean at a hook point, in one position's shape."""
+        return self.reference.statistics(hook).mean.to(self.engine.model.dtype)
+
+    def resample(self, hook: str, seed: int) -> Tensor:
+        """Return one reference position's value at a hook point."""
+        return self._kept(("resample", hook, seed), lambda: self.reference.position(hook, seed))
+
+    def patch(self, source: str | tuple[int, ...], hook: str) -> Tensor:
+        """Return another run's values at a hook point, Float[pos, ...]."""
+        given = self._source(source)
+        return self._kept((given, hook), lambda: self.engine.capture_many([given], [hook])[0][hook])
+
+    def direction(self, name: str) -> Tensor:
+        """Return a named direction, Float[d]."""
+        if name not in self.directions:
+            known = ", ".join(self.directions) or "none is defined"
+            msg = f"There is no direction named {name!r} ({known}): define it with session.define(...)."
+            raise InterventionError(msg)
+        return self.directions[name].to(self.engine.model.dtype)
+
+    def module(self, path: str) -> nn.Module:
+        """Return a component of the model."""
+        return self.engine.module(path)
+
+    def _source(self, source: str | tuple[int, ...]) -> Input:
+        model = self.engine.model
+        if source == "contrast":
+            if self.contrast is None:
+                msg = "There is no contrast input to patch from: set session.contrast."
+                raise InterventionError(msg)
+            return self.contrast
+        if isinstance(source, str):
+            return input_of(model, model.to_ids(source))
+        return input_of(model, model.check_ids(torch.tensor(source)))
+
+    def _kept(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        if key not in self._runs:
+            self._runs[key] = make()
+            if len(self._runs) > _KEPT_RUNS:
+                self._runs.popitem(last=False)
+        return self._runs[key]
+
+
+def input_of(model: LanguageModel, ids: Tensor) -> Input:
+    """Make an input of token ids, noticing a beginning-of-sequence token."""
+    return Input(
+        tuple(ids.tolist()), has_bos=model.bos_id is not None and int(ids[0]) == model.bos_id
+    )
+
+
+def reference_inputs(
+    model: LanguageModel, reference: Sequence[str | Tensor] | None
+) -> tuple[Input, ...]:
+    """Tokenize a reference set; the shipped texts where the user gave none.
+
+    Returns:
+        The inputs; none where there is neither a reference set nor a tokenizer.
+    """
+    if reference is None:
+        if model.tokenizer is None:
+            return ()
+        reference = [text for text in REFERENCE_TEXTS]
+    texts = [model.to_ids(t) if isinstance(t, str) else model.check_ids(t) for t in reference]
+    return tuple(input_of(model, ids) for ids in texts)
+
+
+def _batches(inputs: Sequence[Input]) -> Generator[list[Input], None, None]:
+    batch: list[Input] = []
+    for one in sorted(inputs, key=lambda i: len(i.ids)):
+        if batch and (len(batch) + 1) * len(one.ids) > _BATCH_ROWS:
+            yield batch
+            batch = []
+        batch.append(one)
+    if batch:
+        yield batch

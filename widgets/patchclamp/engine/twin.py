@@ -1,0 +1,81 @@
+"""Private copies of a model that share its weights: the engine hooks these, never the user's own.
+
+A hook on the user's modules would act on whatever the user's cell computes at that moment, and
+a user's ``reset_hooks()`` would take ours away in the middle of a run. So the engine keeps two
+module trees of its own over the same weight tensors:
+
+- the *hooked* twin: a ``TransformerBridge`` with hook points of its own;
+- the *plain* twin: the same model with every bridge component taken off again, which computes the
+  same numbers faster. Blocks that nothing hooks run there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import nn
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+
+from patchclamp.models.language_model import share_weights
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from patchclamp.models.language_model import LanguageModel
+
+
+class Twins:
+    """The hooked and the plain twin of a language model.
+
+    Attributes:
+        bridge: the hooked twin.
+        hooked: the model inside it, whose blocks fire the hook points.
+        plain: the same model without hook points.
+        block_path: where the list of blocks is inside ``hooked`` and ``plain``.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        tokenizer = getattr(model.bridge, "tokenizer", None)
+        self.bridge = cast("TransformerBridge", _copy(model.bridge, tokenizer))
+        self.hooked: nn.Module = self.bridge.original_model
+        self.plain = _plain(
+            cast("TransformerBridge", _copy(model.bridge, tokenizer)).original_model
+        )
+        self.block_path = str(self.bridge.adapter.get_component_mapping()["blocks"].name)
+        self.hook_points: dict[str, HookPoint] = dict(self.bridge.hook_dict)
+
+
+def _copy(bridge: nn.Module, tokenizer: object) -> nn.Module:
+    twin = share_weights(bridge, tokenizer)
+    for module in twin.modules():
+        if isinstance(module, HookPoint):
+            module.remove_hooks("both", including_permanent=True)
+            module.ctx = {}
+    return twin.eval()
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    for name, child in list(model.named_children()):
+        inner = child
+        while isinstance(inner, GeneralizedComponent) and inner.original_component is not None:
+            inner = cast("nn.Module", inner.original_component)
+        model._modules[name] = _plain(inner)  # noqa: SLF001
+    return model
+
+
+def blocks_of(model: nn.Module, path: str) -> nn.ModuleList:
+    """Return the list of blocks at ``path``."""
+    found = model.get_submodule(path)
+    if not isinstance(found, nn.ModuleList):
+        msg = f"{path} is a {type(found).__name__}, not a list of blocks."
+        raise TypeError(msg)
+    return found
+
+
+def first_tensor(value: object) -> torch.Tensor:
+    """Return the hidden states of what a block returned: a tensor, or the first of a tuple."""
+    if isinstance(value, torch.Tensor):
+        return value
+    return cast("torch.Tensor", cast("tuple[object, ...]", value)[0])

@@ -1,0 +1,143 @@
+"""What each intervention of a stack does to the metric, beside matched random controls.
+
+The effect of an intervention is the metric with the whole stack minus the metric without that
+intervention. Its control is the same stack with the intervention replaced by one on a random neuron
+of the same layer that changes what is written to the residual stream by the same norm at every
+position, so that an effect of the size of any push of that strength is seen as such. Massive-
+activation neurons are never drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from patchclamp.interventions import Add, Intervention
+from patchclamp.methods.massive import massive_neurons
+from patchclamp.models.weights import neuron_writes
+from patchclamp.sites import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from patchclamp.engine.experiment import Experiment
+    from patchclamp.methods.metric import Metric
+
+SEEDS = 5
+
+
+@dataclass(frozen=True)
+class Control:
+    """What matched random neurons do to the metric.
+
+    Attributes:
+        median: the median effect.
+        low: the least.
+        high: the largest.
+        neurons: which neurons were drawn.
+    """
+
+    median: float
+    low: float
+    high: float
+    neurons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one intervention does to the metric.
+
+    Attributes:
+        index: which of the stack.
+        effect: metric with it minus metric without it.
+        control: the same of random neurons; None where there is no such control.
+    """
+
+    index: int
+    effect: float
+    control: Control | None
+
+
+def effects(
+    experiment: Experiment,
+    *,
+    metric: Metric,
+    tokens: tuple[int, ...],
+    seeds: int = SEEDS,
+    should_stop: Callable[[], bool] | None = None,
+) -> Generator[Effect, None, None]:
+    """Measure every intervention of a stack, exactly, with its random controls.
+
+    Runs on the model's worker.
+
+    Args:
+        experiment: the input and stack.
+        metric: what to measure.
+        tokens: the ids that the metric is about.
+        seeds: how many random neurons for each control.
+        should_stop: asked before every block.
+
+    Yields:
+        One effect for each intervention that is not muted, in order.
+    """
+    stack = experiment.stack
+    for index, intervention in enumerate(stack):
+        if intervention.muted:
+            continue
+        without = (*stack[:index], *stack[index + 1 :])
+        drawn = _controls(experiment, without, index, seeds, should_stop)
+        stacks = [stack, without, *((*without[:index], c, *without[index:]) for c in drawn)]
+        found: list[float] = []
+        for _, logits in experiment.sweep(stacks, should_stop=should_stop):
+            found += metric.of(logits[:, -1], tokens).tolist()
+        with_it, without_it, *controls = found
+        control = None
+        if controls:
+            pushed = torch.tensor(controls) - without_it
+            control = Control(
+                float(pushed.median()),
+                float(pushed.min()),
+                float(pushed.max()),
+                tuple(c.site.address for c in drawn if isinstance(c.site, Site)),
+            )
+        yield Effect(index, with_it - without_it, control)
+
+
+def _controls(
+    experiment: Experiment,
+    without: tuple[Intervention, ...],
+    index: int,
+    seeds: int,
+    should_stop: Callable[[], bool] | None,
+) -> list[Add]:
+    """Draw random neurons and push each by the norm by which the intervention changes the stream."""
+    site = experiment.stack[index].site
+    if not isinstance(site, Site) or site.kind != "neuron":
+        return []
+    model = experiment.engine.model
+    layer, neuron = site.layer or 0, site.index or 0
+    post = Site("neuron", layer, neuron, "post")
+    hook = model.anatomy.hook(post)
+    where = site.positions.indices(
+        0, experiment.length, experiment.length, experiment.given.has_bos
+    )
+    if not where:
+        return []
+    after = experiment.capture([hook], should_stop=should_stop)[hook][where, neuron]
+    before = experiment.under(without).capture([hook], should_stop=should_stop)[hook][where, neuron]
+    norms = neuron_writes(model.bridge, layer).float().norm(dim=-1)
+    change = (after - before).float() * norms[neuron]
+    massive = massive_neurons(experiment.surroundings.reference, model.anatomy)
+    free = [
+        n
+        for n in range(len(norms))
+        if n != neuron and (layer, n) not in massive and float(norms[n]) > 0
+    ]
+    generator = torch.Generator().manual_seed(neuron)
+    chosen = [free[i] for i in torch.randperm(len(free), generator=generator)[:seeds].tolist()]
+    return [
+        Add(Site("neuron", layer, n, "post").at(where), tuple((change / norms[n]).tolist()))
+        for n in chosen
+    ]

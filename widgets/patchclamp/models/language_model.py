@@ -1,0 +1,263 @@
+"""A language model that patchclamp can open up: any TransformerLens 4 bridge or Hugging Face model."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+from patchclamp.errors import InputError, ModelError
+from patchclamp.models.anatomy import Anatomy
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def share_weights(module: nn.Module, *also: object) -> nn.Module:
+    """Copy a module tree without copying a weight.
+
+    The copy has its own modules, and so its own hooks, flags and buffers' names, while every
+    parameter and buffer *is* the original's: a later in-place update shows in both.
+
+    Args:
+        module: any module.
+        also: objects that the copy should share too (a tokenizer, say).
+
+    Raises:
+        ModelError: when the module holds something that cannot be copied.
+    """
+    memo: dict[int, object] = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    memo |= {id(thing): thing for thing in also if thing is not None}
+    try:
+        return copy.deepcopy(module, memo)
+    except (TypeError, RuntimeError) as error:
+        msg = (
+            f"{type(module).__name__} holds something that cannot be copied ({error}); "
+            "patchclamp runs its interventions on a copy that shares the weights."
+        )
+        raise ModelError(msg) from error
+
+
+class LanguageModel:
+    """A transformer with its tokenizer, and what there is to address in it.
+
+    Args:
+        model: a Hugging Face model with a language-model head, or a ``TransformerBridge``. It is
+            never changed: a Hugging Face model is bridged as a copy that shares its weights.
+        tokenizer: a Hugging Face tokenizer. A bridge brings its own; ``None`` means that inputs
+            are token ids only.
+        name: what to call it; by default what its configuration says.
+        source: Python code that binds ``model`` to the bridge with TransformerLens alone, used by
+            :meth:`patchclamp.Session.to_code`.
+
+    Raises:
+        ModelError: when TransformerLens has no adapter for the architecture.
+
+    Attributes:
+        bridge: the ``TransformerBridge``. Nothing of patchclamp ever hooks it.
+        tokenizer: the tokenizer, or None.
+        anatomy: the sites that the model has, an :class:`~patchclamp.models.anatomy.Anatomy`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        name: str | None = None,
+        source: str | None = None,
+    ) -> None:
+        if isinstance(model, LanguageModel):
+            msg = "This is a LanguageModel already: use it as it is."
+            raise ModelError(msg)
+        if isinstance(model, TransformerBridge):
+            self.bridge = model
+            self.tokenizer = model.tokenizer if tokenizer is None else tokenizer
+        else:
+            self.bridge = _bridge(model, tokenizer)
+            self.tokenizer = tokenizer
+        self.anatomy = Anatomy.of(self.bridge)
+        self.name = name or _name_of(model)
+        self.source = source
+        # The engine's place: one for all sessions of this model, gone with it.
+        self.engine: object = None
+        self._version = 0
+        self._weights = self._weights_now()
+
+    def __repr__(self) -> str:
+        a = self.anatomy
+        return f"LanguageModel({self.name!r}: {a.n_layers} layers, {a.n_heads} heads, {a.d_mlp} neurons a layer)"
+
+    @property
+    def weights_version(self) -> int:
+        """A number that grows when a weight was updated in place or replaced (a training step).
+
+        Looked up before every run: what was computed with other weights is not built upon.
+        """
+        now = self._weights
+        if any(t.get(n) is not p or p._version != v for t, n, p, v in now):
+            self._version += 1
+            self._weights = self._weights_now()
+        return self._version
+
+    def _weights_now(self) -> list[tuple[dict[str, Any], str, torch.nn.Parameter, int]]:
+        return [
+            (module._parameters, name, parameter, parameter._version)
+            for module in self.bridge.modules()
+            for name, parameter in module._parameters.items()
+            if parameter is not None
+        ]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.bridge.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are stored as."""
+        return next(self.bridge.parameters()).dtype
+
+    @property
+    def n_ctx(self) -> int:
+        """The most tokens that an input may have."""
+        return self.anatomy.n_ctx
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id of the beginning-of-sequence token, or None."""
+        for owner in (self.tokenizer, self.bridge.cfg):
+            for attribute in ("bos_token_id", "cls_token_id"):
+                found = getattr(owner, attribute, None)
+                if isinstance(found, int) and found < self.anatomy.d_vocab:
+                    return found
+        return None
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id of the token that ends a text, or None."""
+        found = getattr(self.tokenizer, "eos_token_id", None)
+        return found if isinstance(found, int) else None
+
+    def to_ids(self, text: str, *, chat: bool = False) -> torch.Tensor:
+        """Tokenize a text; a causal model's text starts with its beginning-of-sequence token.
+
+        Args:
+            text: what to tokenize.
+            chat: put it through the model's chat template as one user's message.
+
+        Returns:
+            LongTensor[pos] on the CPU.
+
+        Raises:
+            InputError: for an empty text, a text longer than the context, a model without a
+                tokenizer or without a chat template.
+        """
+        if self.tokenizer is None:
+            msg = "This model has no tokenizer: give a 1-D tensor of token ids instead of a text."
+            raise InputError(msg)
+        if not text.strip():
+            msg = "The prompt is empty: type at least one word."
+            raise InputError(msg)
+        if chat:
+            if not getattr(self.tokenizer, "chat_template", None):
+                msg = f"{self.name} has no chat template: use chat=False."
+                raise InputError(msg)
+            shown = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
+            )
+            ids = self.tokenizer(shown, add_special_tokens=False).input_ids
+        elif self.anatomy.causal:
+            ids = self.tokenizer(text, add_special_tokens=False).input_ids
+            if self.bos_id is not None:
+                ids = [self.bos_id, *ids]
+        else:
+            ids = self.tokenizer(text).input_ids
+        return self.check_ids(torch.tensor(ids, dtype=torch.long))
+
+    def check_ids(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return token ids as LongTensor[pos] on the CPU, or say what is wrong with them.
+
+        Raises:
+            InputError: when they are not 1-D integers of the vocabulary, none, or too many.
+        """
+        ids = torch.as_tensor(ids).detach().cpu()
+        if ids.ndim != 1 or ids.is_floating_point() or ids.is_complex() or ids.dtype is torch.bool:
+            msg = f"Token ids must be a 1-D tensor of integers, not {tuple(ids.shape)} of {ids.dtype}."
+            raise InputError(msg)
+        if ids.numel() == 0:
+            msg = "The prompt is empty: give at least one token."
+            raise InputError(msg)
+        if ids.numel() > self.n_ctx:
+            msg = f"The prompt has {ids.numel():,} tokens, and {self.name} takes at most {self.n_ctx:,}: shorten it."
+            raise InputError(msg)
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= self.anatomy.d_vocab:
+            msg = f"Token id {low if low < 0 else high} is outside the vocabulary (0 to {self.anatomy.d_vocab - 1})."
+            raise InputError(msg)
+        return ids.long()
+
+    def token_text(self, token: int) -> str:
+        """Write one token as text, with its leading space; its number where there is no tokenizer."""
+        if self.tokenizer is None:
+            return str(int(token))
+        piece = self.tokenizer.convert_ids_to_tokens(int(token))
+        if isinstance(piece, str) and piece.startswith("\N{LOWER ONE EIGHTH BLOCK}"):
+            return piece.replace("\N{LOWER ONE EIGHTH BLOCK}", " ")
+        return str(self.tokenizer.decode([int(token)], clean_up_tokenization_spaces=False))
+
+    def text(self, ids: list[int]) -> str:
+        """Write tokens as one text."""
+        if self.tokenizer is None:
+            return " ".join(str(i) for i in ids)
+        return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+    def token_id(self, token: str | int) -> int:
+        """Return the id of one token, given as its text (leading space included) or its id.
+
+        Raises:
+            InputError: when the text is not exactly one token of the vocabulary.
+        """
+        if isinstance(token, int):
+            return int(self.check_ids(torch.tensor([token]))[0])
+        if self.tokenizer is None:
+            msg = f"This model has no tokenizer: give the token's id instead of {token!r}."
+            raise InputError(msg)
+        ids = self.tokenizer(token, add_special_tokens=False).input_ids
+        if len(ids) != 1:
+            pieces = ", ".join(repr(self.token_text(i)) for i in ids) or "nothing"
+            msg = f"{token!r} is not one token of {self.name} but {len(ids)} ({pieces}): choose one of them."
+            raise InputError(msg)
+        return int(ids[0])
+
+
+def _bridge(model: Any, tokenizer: Any) -> TransformerBridge:
+    if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
+        msg = (
+            f"LanguageModel takes a Hugging Face model or a TransformerBridge, not {type(model).__name__}; "
+            "to load one by its name use patchclamp.load(...)."
+        )
+        raise ModelError(msg)
+    mine = share_weights(model).eval()
+    architecture = type(model).__name__
+    mine.config.architectures = [architecture]
+    try:
+        # The builder configures the tokenizer it is given, so it gets one of its own.
+        return build_bridge_from_module(
+            mine, architecture, hf_config=mine.config, tokenizer=copy.deepcopy(tokenizer)
+        )
+    except (KeyError, ValueError, AttributeError) as error:
+        msg = f"TransformerLens cannot open a {architecture}: {error}"
+        raise ModelError(msg) from error
+
+
+def _name_of(model: Any) -> str:
+    config = getattr(model, "config", None) or getattr(model, "cfg", None)
+    for attribute in ("_name_or_path", "model_name"):
+        found = getattr(config, attribute, None)
+        if found and found != "external":
+            return str(found).rstrip("/").rsplit("/", 1)[-1]
+    return type(getattr(model, "original_model", model)).__name__

@@ -1,0 +1,623 @@
+"""One model, one input and one stack of interventions, which any number of views observe."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from patchclamp.engine.engine import Engine, Input
+from patchclamp.engine.experiment import Experiment, Run
+from patchclamp.engine.generate import generate
+from patchclamp.engine.surroundings import Reference, Surroundings, input_of, reference_inputs
+from patchclamp.errors import InputError, InterventionError
+from patchclamp.interventions import Intervention
+from patchclamp.methods.metric import LogitDifference, LogProb, Metric, metric_from_json
+from patchclamp.models.language_model import LanguageModel
+from patchclamp.sites import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from patchclamp.engine.generate import Generated
+    from patchclamp.engine.queue import Priority, Task
+
+    ShouldStop = Callable[[], bool]
+
+__all__ = ["Change", "LogProb", "LogitDifference", "Session", "Token"]
+
+_UNDO_STEPS = 500
+_KEPT_RUNS = 8
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of the input.
+
+    Attributes:
+        position: counted from 0.
+        id: its number in the vocabulary.
+        text: its text, with its leading space.
+        is_bos: whether it is the beginning-of-sequence token.
+    """
+
+    position: int
+    id: int
+    text: str
+    is_bos: bool
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happened to a session.
+
+    Attributes:
+        kind: "interventions", "input", "contrast", "metric", "directions", "undo" or "redo".
+        revision: the session's revision after it.
+    """
+
+    kind: str
+    revision: int
+
+
+@dataclass(frozen=True)
+class _State:
+    """All that undo brings back. Compared by identity of its parts; never changed in place."""
+
+    given: Input
+    text: str | None
+    chat: bool
+    contrast: Input | None
+    contrast_text: str | None
+    metric: Metric
+    stack: tuple[tuple[int, Intervention], ...]
+    directions: tuple[tuple[str, str, tuple[float, ...]], ...] = ()
+
+
+class Session:
+    """One model, one input, one stack of interventions; a baseline run and a current run.
+
+    Args:
+        model: the model.
+        input: a text, or a 1-D tensor of token ids, which is taken as it is.
+        contrast: a second input (a corrupted prompt, say) that :class:`patchclamp.Patch` takes
+            values from.
+        metric: what is measured about the next token; by default the log-probability of the
+            token that is likeliest without interventions.
+        reference: texts or token ids over which means and spreads are taken; by default a small
+            shipped set, or, without a tokenizer, the input itself.
+        chat: put texts through the model's chat template.
+        interventions: the stack to begin with.
+
+    Raises:
+        InputError: when the input is empty, too long or not one of the model's.
+        AddressError: when an intervention is at a site that the model does not have.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        input: str | Tensor,  # noqa: A002 (the word that users say)
+        *,
+        contrast: str | Tensor | None = None,
+        metric: Metric | None = None,
+        reference: Sequence[str | Tensor] | None = None,
+        chat: bool = False,
+        interventions: Iterable[Intervention] = (),
+    ) -> None:
+        if not isinstance(model, LanguageModel):
+            model = LanguageModel(model)
+        self.model = model
+        self.engine = Engine.of(model)
+        self._lock = threading.RLock()
+        self._observers: list[Callable[[Change], None]] = []
+        self._next_key = 0
+        self._revision = 0
+        self._coalescing: Hashable = None
+        self._redo: list[_State] = []
+        self._undo: list[_State] = []
+        self._runs: OrderedDict[Hashable, Run] = OrderedDict()
+        self._reference = reference_inputs(model, reference)
+        self._measured: tuple[Hashable, Reference] | None = None
+        given, text = self._read(input, chat=chat)
+        other = (None, None) if contrast is None else self._read(contrast, chat=chat)
+        self._state = _State(given, text, chat, *other, metric or LogProb(), ())
+        self._check_metric(self._state.metric)
+        self._state = replace(self._state, stack=self._keyed(interventions))
+
+    def __repr__(self) -> str:
+        shown = self.text if self.text is not None else f"{len(self.ids)} token ids"
+        count = len(self.interventions)
+        return f"Session({self.model.name}, {shown!r}, {count} intervention{'' if count == 1 else 's'})"
+
+    # What it is ------------------------------------------------------------------------------------
+
+    @property
+    def revision(self) -> int:
+        """A number that grows with every change."""
+        return self._revision
+
+    @property
+    def ids(self) -> Tensor:
+        """LongTensor[pos], the token ids of the input."""
+        return torch.tensor(self._state.given.ids)
+
+    @property
+    def has_bos(self) -> bool:
+        """Whether position 0 is a beginning-of-sequence token."""
+        return self._state.given.has_bos
+
+    @property
+    def text(self) -> str | None:
+        """The input as it was typed; None when it was given as token ids."""
+        return self._state.text
+
+    @property
+    def chat(self) -> bool:
+        """Whether texts go through the model's chat template."""
+        return self._state.chat
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """The tokens of the input."""
+        return tuple(
+            Token(position, token, self.model.token_text(token), self.has_bos and position == 0)
+            for position, token in enumerate(self._state.given.ids)
+        )
+
+    @property
+    def input(self) -> str | Tensor:
+        """The input: the text, or token ids. Settable."""
+        return self._state.text if self._state.text is not None else self.ids
+
+    @input.setter
+    def input(self, value: str | Tensor) -> None:
+        given, text = self._read(value, chat=self._state.chat)
+        self._check_stack([iv for _, iv in self._state.stack], given)
+        self._change("input", replace(self._state, given=given, text=text))
+
+    @property
+    def contrast(self) -> str | Tensor | None:
+        """The second input, or None. Settable."""
+        if self._state.contrast is None:
+            return None
+        text = self._state.contrast_text
+        return text if text is not None else torch.tensor(self._state.contrast.ids)
+
+    @contrast.setter
+    def contrast(self, value: str | Tensor | None) -> None:
+        given, text = (None, None) if value is None else self._read(value, chat=self._state.chat)
+        self._change("contrast", replace(self._state, contrast=given, contrast_text=text))
+
+    @property
+    def metric(self) -> Metric:
+        """What is measured about the next token. Settable."""
+        return self._state.metric
+
+    @metric.setter
+    def metric(self, value: Metric) -> None:
+        self._check_metric(value)
+        self._change("metric", replace(self._state, metric=value))
+
+    @property
+    def target(self) -> int:
+        """The id of the token that the metric is about."""
+        return self.metric_tokens()[0]
+
+    def metric_tokens(self) -> tuple[int, ...]:
+        """Return the ids that the metric is about; runs the baseline where it needs its likeliest."""
+        metric = self._state.metric
+        likeliest = -1
+        if isinstance(metric, LogProb) and metric.token is None:
+            likeliest = int(self.baseline.rows([-1])[0].argmax())
+        return metric.tokens(self.model, likeliest)
+
+    # The stack -----------------------------------------------------------------------------------------
+
+    @property
+    def interventions(self) -> tuple[Intervention, ...]:
+        """The stack, applied in order. Settable as a whole: one step of undo."""
+        return tuple(iv for _, iv in self._state.stack)
+
+    @interventions.setter
+    def interventions(self, value: Iterable[Intervention]) -> None:
+        with self._lock:
+            self._change("interventions", replace(self._state, stack=self._keyed(value)))
+
+    @property
+    def keys(self) -> tuple[int, ...]:
+        """A name for each intervention that stays while it is edited and moved."""
+        return tuple(key for key, _ in self._state.stack)
+
+    def intervention(self, key: int) -> Intervention:
+        """Return one intervention by its key.
+
+        Raises:
+            InterventionError: when it is gone.
+        """
+        return self._state.stack[self._index(key)][1]
+
+    def add(self, intervention: Intervention) -> int:
+        """Put an intervention at the end of the stack; returns its key."""
+        with self._lock:
+            stack = self._keyed([*self.interventions, intervention])
+            self._change("interventions", replace(self._state, stack=stack))
+            return stack[-1][0]
+
+    def edit(
+        self, key: int, intervention: Intervention, *, coalesce: Hashable | None = None
+    ) -> None:
+        """Replace an intervention.
+
+        Args:
+            key: which.
+            intervention: the new one.
+            coalesce: edits in a row with the same value here are one step of undo: a drag.
+        """
+        with self._lock:
+            index = self._index(key)
+            self._check_stack([intervention], self._state.given)
+            stack = list(self._state.stack)
+            if stack[index][1] == intervention:
+                return
+            stack[index] = (key, intervention)
+            self._change(
+                "interventions", replace(self._state, stack=tuple(stack)), coalesce=coalesce
+            )
+
+    def end_gesture(self) -> None:
+        """Let the next edit be a step of undo of its own, whatever it coalesces with."""
+        self._coalescing = None
+
+    def remove(self, key: int) -> None:
+        """Take an intervention off the stack."""
+        with self._lock:
+            stack = list(self._state.stack)
+            del stack[self._index(key)]
+            self._change("interventions", replace(self._state, stack=tuple(stack)))
+
+    def move(self, key: int, index: int) -> None:
+        """Put an intervention at another place of the stack, counted without it."""
+        with self._lock:
+            stack = list(self._state.stack)
+            item = stack.pop(self._index(key))
+            stack.insert(max(0, min(index, len(stack))), item)
+            self._change("interventions", replace(self._state, stack=tuple(stack)))
+
+    def reset(self) -> None:
+        """Empty the stack; undo brings it back."""
+        if self._state.stack:
+            self._change("interventions", replace(self._state, stack=()))
+
+    def define(self, name: str, site: str, vector: Any) -> Site:
+        """Name a direction, so that ``L12.resid_post[dog]`` is a site like any other.
+
+        A value along a direction d is the coefficient (x · d) / (d · d); adding v adds v d. The
+        vector is taken as it is, not scaled to length 1.
+
+        Args:
+            name: what to call it.
+            site: where it lives, such as ``"L12.resid_post"``.
+            vector: Float[d_model], a tensor, an array, a probe's weights, a difference of means.
+
+        Returns:
+            The new site.
+
+        Raises:
+            InterventionError: when the vector has another size, is zero or is not finite.
+        """
+        where = Site.parse(f"{site}[{name}]")
+        values = torch.as_tensor(vector).detach().float().cpu().flatten()
+        width = self.model.anatomy.d_model
+        if values.numel() != width:
+            msg = f"A direction at {site} has {width} numbers, not {values.numel()}."
+            raise InterventionError(msg)
+        if not bool(torch.isfinite(values).all()) or not bool(values.any()):
+            msg = f"The direction {name!r} must be finite and not all zero."
+            raise InterventionError(msg)
+        self.model.anatomy.check(where, len(self.ids))
+        kept = tuple(d for d in self._state.directions if d[0] != name)
+        new = (name, site, tuple(values.tolist()))
+        self._change("directions", replace(self._state, directions=(*kept, new)))
+        return where
+
+    @property
+    def directions(self) -> Mapping[str, tuple[str, Tensor]]:
+        """The named directions: where each lives, and its vector."""
+        return {name: (site, torch.tensor(vector)) for name, site, vector in self._state.directions}
+
+    # Undo ---------------------------------------------------------------------------------------------------
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is something to undo."""
+        return bool(self._undo)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is something to redo."""
+        return bool(self._redo)
+
+    def undo(self) -> bool:
+        """Take the last change back; returns whether there was one."""
+        return self._travel("undo", self._undo, self._redo)
+
+    def redo(self) -> bool:
+        """Make the last undone change again; returns whether there was one."""
+        return self._travel("redo", self._redo, self._undo)
+
+    # Runs --------------------------------------------------------------------------------------------------
+
+    @property
+    def experiment(self) -> Experiment:
+        """The input under the stack, for the methods of :mod:`patchclamp.methods`."""
+        state = self._state
+        stack = tuple(iv for _, iv in state.stack if not iv.muted)
+        surroundings = self._surroundings(state)
+        context = (
+            surroundings.reference.inputs,
+            state.contrast,
+            state.directions,
+            self.model.weights_version,
+        )
+        return Experiment(self.engine, state.given, stack, surroundings, context)
+
+    @property
+    def baseline(self) -> Run:
+        """The run without interventions; computed when asked."""
+        return self._run(self.experiment.under(()))
+
+    @property
+    def current(self) -> Run:
+        """The run under the stack as it is now; computed when asked."""
+        return self._run(self.experiment)
+
+    @property
+    def reference(self) -> Reference:
+        """The reference set and its statistics."""
+        return self._surroundings(self._state).reference
+
+    def generate(
+        self,
+        count: int = 20,
+        *,
+        seed: int = 0,
+        temperature: float = 0.0,
+        on_token: Callable[[str, Generated], None] | None = None,
+    ) -> dict[str, str]:
+        """Continue the input, without and with the interventions, with one seed for both.
+
+        Args:
+            count: the most tokens.
+            seed: of the sampling; both sides draw with the same noise.
+            temperature: 0 takes the likeliest token.
+            on_token: called with "baseline" or "clamped" and each token as it comes.
+
+        Returns:
+            The two texts, by side.
+        """
+        experiment = self.experiment
+
+        def job(stop: ShouldStop) -> Generator[None, None, dict[str, str]]:
+            sides = {"baseline": experiment.under(()), "clamped": experiment}
+            texts = dict.fromkeys(sides, "")
+            for token in generate(
+                sides, count=count, seed=seed, temperature=temperature, should_stop=stop
+            ):
+                texts[token.side] += token.text
+                if on_token is not None:
+                    on_token(token.side, token)
+                yield
+            return texts
+
+        return self.submit(job, priority="interactive").result()
+
+    def submit(
+        self,
+        job: Callable[[ShouldStop], Any],
+        *,
+        priority: Priority = "interactive",
+        key: Hashable | None = None,
+    ) -> Task[Any]:
+        """Hand a job to the model's worker; see :class:`patchclamp.engine.queue.Queue`.
+
+        Args:
+            job: called with ``should_stop``; a generator function yields between its chunks.
+            priority: interactive work goes before sweeps.
+            key: a job that waits under the same key of this session is replaced.
+        """
+        return self.engine.queue.submit(
+            job, priority=priority, key=None if key is None else (id(self), key)
+        )
+
+    def observe(self, observer: Callable[[Change], None]) -> Callable[[], None]:
+        """Call ``observer(change)`` after every change, on the thread that made it.
+
+        Returns:
+            A function that stops it.
+        """
+        self._observers.append(observer)
+
+        def stop() -> None:
+            if observer in self._observers:
+                self._observers.remove(observer)
+
+        return stop
+
+    # Keeping it ----------------------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the session as JSON; the model is named, not included."""
+        state = self._state
+        return {
+            "format": _FORMAT,
+            "model": self.model.name,
+            "input": state.text if state.text is not None else list(state.given.ids),
+            "chat": state.chat,
+            "contrast": None
+            if state.contrast is None
+            else (
+                state.contrast_text if state.contrast_text is not None else list(state.contrast.ids)
+            ),
+            "metric": state.metric.to_json(),
+            "reference": [list(one.ids) for one in self._reference] or None,
+            "directions": [
+                {"name": n, "site": s, "vector": list(v)} for n, s, v in state.directions
+            ],
+            "interventions": [iv.to_json() for _, iv in state.stack],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], model: LanguageModel) -> Session:
+        """Make a session of what :meth:`to_json` gave.
+
+        Raises:
+            InputError: when it is not a session of this version.
+        """
+        if data.get("format") != _FORMAT:
+            msg = f"This is not a session that this version reads (format {data.get('format')!r})."
+            raise InputError(msg)
+
+        def read(value: Any) -> Any:
+            return torch.tensor(value) if isinstance(value, list) else value
+
+        reference = data.get("reference")
+        session = cls(
+            model,
+            read(data["input"]),
+            contrast=read(data.get("contrast")),
+            metric=metric_from_json(data["metric"]),
+            reference=None if reference is None else [read(one) for one in reference],
+            chat=bool(data.get("chat")),
+        )
+        for direction in data.get("directions", []):
+            session.define(direction["name"], direction["site"], direction["vector"])
+        session.interventions = [Intervention.from_json(one) for one in data["interventions"]]
+        session._undo.clear()
+        return session
+
+    def save(self, path: str | Path) -> None:
+        """Write the session to a JSON file."""
+        Path(path).write_text(json.dumps(self.to_json(), indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path, model: LanguageModel) -> Session:
+        """Read a session from a JSON file.
+
+        Raises:
+            InputError: when the file does not hold a session.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            msg = f"{path} holds no session: {error}."
+            raise InputError(msg) from error
+        if not isinstance(data, dict):
+            msg = f"{path} holds no session."
+            raise InputError(msg)
+        return cls.from_json(data, model)
+
+    def to_code(self) -> str:
+        """Return Python that makes the current run again with TransformerLens alone."""
+        from patchclamp.code import to_code
+
+        return to_code(self)
+
+    # Inside -------------------------------------------------------------------------------------------------
+
+    def _read(self, value: str | Tensor, *, chat: bool) -> tuple[Input, str | None]:
+        if isinstance(value, str):
+            return input_of(self.model, self.model.to_ids(value, chat=chat)), value
+        return input_of(self.model, self.model.check_ids(value)), None
+
+    def _check_metric(self, metric: Metric) -> None:
+        if not isinstance(metric, LogProb | LogitDifference):
+            msg = f"A metric is LogProb(...) or LogitDifference(...), not {type(metric).__name__}."
+            raise InputError(msg)
+        metric.tokens(self.model, 0)
+
+    def _check_stack(self, stack: Iterable[Intervention], given: Input) -> None:
+        for iv in stack:
+            if not isinstance(iv, Intervention):
+                msg = f"The stack takes interventions such as patchclamp.Clamp, not {type(iv).__name__}."
+                raise InterventionError(msg)
+            self.model.anatomy.check(iv.site, len(given.ids))
+
+    def _keyed(self, interventions: Iterable[Intervention]) -> tuple[tuple[int, Intervention], ...]:
+        """Give each intervention a key; one that is on the stack already keeps its own."""
+        wanted = list(interventions)
+        self._check_stack(wanted, self._state.given)
+        free = list(self._state.stack)
+        keyed = []
+        for iv in wanted:
+            found = next((pair for pair in free if pair[1] == iv), None)
+            if found is not None:
+                free.remove(found)
+                keyed.append(found)
+            else:
+                keyed.append((self._next_key, iv))
+                self._next_key += 1
+        return tuple(keyed)
+
+    def _index(self, key: int) -> int:
+        for index, (found, _) in enumerate(self._state.stack):
+            if found == key:
+                return index
+        msg = "This intervention is no longer on the stack."
+        raise InterventionError(msg)
+
+    def _change(self, kind: str, state: _State, *, coalesce: Hashable | None = None) -> None:
+        with self._lock:
+            if coalesce is None or coalesce != self._coalescing:
+                self._undo.append(self._state)
+                del self._undo[:-_UNDO_STEPS]
+            self._coalescing = coalesce
+            self._redo.clear()
+            self._state = state
+            self._revision += 1
+            change = Change(kind, self._revision)
+        self._tell(change)
+
+    def _travel(self, kind: str, source: list[_State], target: list[_State]) -> bool:
+        with self._lock:
+            if not source:
+                return False
+            target.append(self._state)
+            self._state = source.pop()
+            self._coalescing = None
+            self._revision += 1
+            change = Change(kind, self._revision)
+        self._tell(change)
+        return True
+
+    def _tell(self, change: Change) -> None:
+        for observer in tuple(self._observers):
+            observer(change)
+
+    def _surroundings(self, state: _State) -> Surroundings:
+        inputs = self._reference or (state.given,)
+        with self._lock:
+            key = (inputs, self.model.weights_version)
+            if self._measured is None or self._measured[0] != key:
+                self._measured = (key, Reference(self.engine, inputs))
+            reference = self._measured[1]
+        directions = {name: torch.tensor(vector) for name, _, vector in state.directions}
+        return Surroundings(self.engine, reference, state.contrast, directions)
+
+    def _run(self, experiment: Experiment) -> Run:
+        key = (experiment.given, experiment.stack, experiment.context)
+        with self._lock:
+            if key not in self._runs:
+                self._runs[key] = Run(experiment)
+                while len(self._runs) > _KEPT_RUNS:
+                    self._runs.popitem(last=False)
+            self._runs.move_to_end(key)
+            return self._runs[key]
