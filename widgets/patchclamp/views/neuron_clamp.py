@@ -558,6 +558,7 @@ class NeuronClamp(View, bundle="neuron-clamp"):
             if self._result is None or self._result[0] <= revision:
                 self._result = found
         self._push("result", say.ResultUpdate(revision=revision, result=result))
+        self._settled.touch()
         if self._shown and (fresh or self._unmeasured()):
             self._start("measure", "measuring", self._measure_rows, then=self._rows_are_measured)
 
@@ -644,12 +645,16 @@ class NeuronClamp(View, bundle="neuron-clamp"):
         if not isinstance(site, Site):
             return
         values = baseline.activation(site.at("")).float().flatten().tolist()
-        found = rows.Measured(tuple(values), self._session.has_bos)
+        given = baseline.experiment.given
+        found = rows.Measured(tuple(values), given.has_bos)
+        usable = len(values) == baseline.experiment.length and bool(np.isfinite(values).all())
+        if usable:
+            found = self._with_reference(site, found)
         with self._lock:
-            if baseline.experiment.given != self._given:
+            if given != self._given:
                 return
-            if len(values) == baseline.experiment.length and np.isfinite(values).all():
-                self._measured[site.address] = self._with_reference(site, found)
+            if usable:
+                self._measured[site.address] = found
             else:
                 self._unmeasurable.add(site.address)
 
@@ -681,11 +686,14 @@ class NeuronClamp(View, bundle="neuron-clamp"):
         self._massive = massive_neurons(reference, anatomy)
 
     def _reference_is_there(self) -> None:
+        given = self._given
+        found = {
+            address: self._with_reference(Site.parse(address), measured)
+            for address, measured in list(self._measured.items())
+        }
         with self._lock:
-            for address, measured in list(self._measured.items()):
-                site = self._session.model.anatomy.parse(address)
-                if isinstance(site, Site):
-                    self._measured[address] = self._with_reference(site, measured)
+            if given == self._given:
+                self._measured.update(found)
         self._push_state()
 
     def _rank_job(
@@ -757,18 +765,31 @@ class NeuronClamp(View, bundle="neuron-clamp"):
         """The stack has settled: measure what each row does, beside its control."""
         if self._closed or not self._shown or not self._session.interventions:
             return
+        current = self._session.revision
+        if self._result is None or self._result[0] != current:
+            return  # on its way, which comes back here; or failed, and so would this
+        if self._effects is not None and self._effects[0] == current:
+            return
         self._start(
             "effects",
             "measuring random controls",
-            self._effects_job(),
+            self._effects_job(current),
             then=lambda _none: None,
             priority="sweep",
+            failed=lambda error: self._effects_failed(error, current),
         )
 
-    def _effects_job(self) -> Callable[[ShouldStop], Any]:
+    def _effects_failed(self, error: PatchclampError, revision: int) -> None:
+        if not isinstance(error, Stopped):
+            said = f"The random controls could not be measured: {error}"
+            self._say_error(PatchclampError(said), revision)
+
+    def _effects_job(self, wanted: int | None = None) -> Callable[[ShouldStop], Any]:
         def job(should_stop: ShouldStop) -> Generator[None, None, None]:
             yield from self._reference_job(should_stop)  # the controls need the mask
             revision, experiment, metric, places = self._stack()
+            if wanted not in {None, revision}:
+                raise Stopped("The stack has changed; it is measured once it settles.")
             keys = {index: key for key, index in places.items()}
             tokens = self._tokens(metric, self._session.baseline)
             found: list[say.Effect] = []
@@ -855,18 +876,18 @@ class NeuronClamp(View, bundle="neuron-clamp"):
 
     def _everything(self) -> say.HelloBody:
         self._follow_input()
-        with self._lock:
-            result, found = self._result, self._effects
-            return say.HelloBody(
-                revision=self._session.revision,
-                state=self._state(),
-                result_revision=None if result is None else result[0],
-                result=None if result is None else result[1],
-                curves=list(self._curves.values()),
-                effects_revision=None if found is None else found[0],
-                effects=[] if found is None else found[1],
-                generated=list(self._generated.values()),
-            )
+        revision, state = self._session.revision, self._state()
+        result, found = self._result, self._effects
+        return say.HelloBody(
+            revision=revision,
+            state=state,
+            result_revision=None if result is None else result[0],
+            result=None if result is None else result[1],
+            curves=list(self._curves.values()),
+            effects_revision=None if found is None else found[0],
+            effects=[] if found is None else found[1],
+            generated=list(self._generated.values()),
+        )
 
     def _state(self) -> say.State:
         session = self._session

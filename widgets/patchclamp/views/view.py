@@ -109,7 +109,9 @@ class View(anywidget.AnyWidget):
             )
         self._session = session
         self._shown = False  # until a page says hello nothing is computed or sent
-        self._lock = threading.RLock()
+        # Nothing of the session is called while it is held: a session may tell of a change while
+        # it holds its own.
+        self._lock = threading.Lock()
         self._tasks: dict[Hashable, tuple[Task[Any], str]] = {}
         self._said: Status | None = None
         self._outbox: Outbox[Message] = Outbox(self._transmit)
