@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from patchclamp.interventions import Clamp
+from patchclamp.session import Session
+from patchclamp.views.neuron_clamp import NeuronClamp
 from patchclamp.views.page import page
+from tests.unit import tiny
 
 CHROMIUM = shutil.which("chromium")
 NASTY = "</script><script>window.broken = 1</script><!--<b>&amp;\u2028\"'"
@@ -113,3 +117,24 @@ def test_the_pages_host_is_a_widget_model_without_a_kernel(opened: Page) -> None
         "live": "undefined",
         "begun": "true",
     }
+
+
+@pytest.mark.skipif(not hasattr(NeuronClamp, "_esm"), reason="the front end is not built")
+def test_a_saved_clamp_shows_its_tokens_and_says_that_there_is_no_kernel(
+    browser: Browser, tmp_path: Path
+) -> None:
+    session = Session(tiny.model("llama"), tiny.ids())
+    session.interventions = [Clamp("L1.N5@-1", 3.0)]
+    view = NeuronClamp(session)
+    view.to_html(tmp_path / "clamp.html")
+    view.close()
+    shown = browser.new_context(offline=True).new_page()
+    errors: list[str] = []
+    shown.on("pageerror", lambda error: errors.append(str(error)))
+    shown.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+    shown.goto((tmp_path / "clamp.html").as_uri())
+    shown.get_by_text("L1.N5", exact=False).first.wait_for()
+    text = shown.evaluate("document.body.innerText")
+    assert "saved picture without a kernel" in text
+    assert all(token.text in text for token in session.tokens)
+    assert errors == []
