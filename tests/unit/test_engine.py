@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
+
 from patchclamp import Ablate, Add, Clamp, Cut, Knockout, Patch, Scale, Session
-from patchclamp.engine.engine import Engine
-from patchclamp.engine.hooks import Frame, compile_stack
+from patchclamp.engine.hooks import Frame, Step, compile_stack
 from patchclamp.errors import BudgetError, InterventionError, Stopped
 from patchclamp.models.language_model import LanguageModel
 from tests.unit import tiny
@@ -21,6 +21,7 @@ from tests.unit import tiny
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from patchclamp.engine.engine import Engine
     from patchclamp.interventions import Intervention
 
 ARCHITECTURES = ["native", "gpt2", "llama", "neox", "gemma", "gemma3"]
@@ -30,7 +31,7 @@ SEEN = 100 * EXACT
 
 
 def plain(session: Session, ids: torch.Tensor | None = None) -> torch.Tensor:
-    """Run the stack with TransformerLens' own hooked pass, on the bridge that the engine never hooks."""
+    """Run the stack with TransformerLens' own hooked pass, on the bridge that no engine hooks."""
     ids = session.ids if ids is None else ids
     bridge = session.model.bridge
     frame = Frame(0, len(session.ids), session.has_bos)
@@ -38,15 +39,17 @@ def plain(session: Session, ids: torch.Tensor | None = None) -> torch.Tensor:
     steps = session.submit(
         lambda _: compile_stack(session.interventions, session.model.anatomy, surroundings)
     ).result()
-    hooks = [
-        (step.hook, lambda tensor, hook, step=step: step.apply(tensor, frame)) for step in steps
-    ]
+
+    def act(tensor: torch.Tensor, hook: object, step: Step) -> torch.Tensor | None:
+        return step.apply(tensor, frame)
+
+    hooks = [(step.hook, partial(act, step=step)) for step in steps]
     with torch.no_grad():
         return bridge.run_with_hooks(ids.unsqueeze(0), fwd_hooks=hooks)[0]
 
 
 def error(found: torch.Tensor, truth: torch.Tensor, row: int | None = None) -> float:
-    """Return the largest difference (in one row, if given) as a share of the run's largest logit."""
+    """Return the largest difference (in one row, if given) as a share of the largest logit."""
     difference = (found - truth) if row is None else (found - truth[row])
     return float(difference.abs().max() / truth.abs().max())
 
@@ -58,7 +61,7 @@ HOW = st.sampled_from(["mean", "zero", "resample"])
 
 
 @st.composite
-def intervention(draw: st.DrawFn) -> Intervention:
+def intervention(draw: st.DrawFn) -> Intervention:  # noqa: PLR0911 (one return an operation)
     """Draw any operation at any site that every tested architecture has."""
     layer, where = draw(LAYER), draw(POSITIONS)
     neuron = f"L{layer}.N{draw(st.integers(0, 47))}{where}"
@@ -170,7 +173,7 @@ class Counter:
         self.calls: list[tuple[int, str, int]] = []
         self._handles = [
             block.register_forward_pre_hook(self._seen(layer, kind), with_kwargs=True)
-            for kind, shell in engine._shells.items()
+            for kind, shell in engine.passes.shells.items()
             for layer, block in enumerate(shell.blocks)
         ]
 
@@ -287,9 +290,9 @@ def test_no_hook_is_left_on_any_twin_and_none_is_ever_put_on_the_users_model() -
     with pytest.raises(BrokenError):
         session.current.compute(should_stop=stop)
     assert seen == [0, 0, 0]
-    assert count(session.engine._twins.bridge) == 0
+    assert count(session.engine.passes.bridge) == 0
     assert error(session.current.logits, plain(session)) <= EXACT
-    assert count(session.engine._twins.bridge) == 0
+    assert count(session.engine.passes.bridge) == 0
     assert count(model.bridge) == 0
 
 
@@ -324,7 +327,7 @@ def test_the_users_reset_hooks_and_own_hooks_do_not_reach_a_run() -> None:
     model = LanguageModel(tiny.native(), None, name="native")
     session = Session(model, tiny.ids(LENGTH))
     truth = session.baseline.logits
-    model.bridge.add_hook("blocks.0.hook_mlp_out", lambda tensor, hook: tensor * 0)
+    model.bridge.add_hook("blocks.0.hook_mlp_out", lambda tensor, **_: tensor * 0)
     fresh = Session(LanguageModel(model.bridge, None, name="native"), tiny.ids(LENGTH))
     assert torch.equal(fresh.baseline.logits, truth)
     assert len(model.bridge.hook_dict["blocks.0.mlp.hook_out"].fwd_hooks) == 1

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 import transformers as hf
-from patchclamp.models.language_model import LanguageModel
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
+
+from patchclamp.models.language_model import LanguageModel
 
 VOCAB = 61
 _SMALL: dict[str, Any] = {"vocab_size": VOCAB, "initializer_range": 0.25}

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from patchclamp.engine.engine import Engine, Input
+from patchclamp.engine.engine import Engine
 from patchclamp.engine.experiment import Experiment, Run
 from patchclamp.engine.generate import generate
+from patchclamp.engine.hooks import check_intervention
+from patchclamp.engine.plan import Input
 from patchclamp.engine.surroundings import Reference, Surroundings, input_of, reference_inputs
 from patchclamp.errors import InputError, InterventionError
 from patchclamp.interventions import Intervention
@@ -549,7 +551,8 @@ class Session:
             if not isinstance(iv, Intervention):
                 msg = f"The stack takes interventions such as patchclamp.Clamp, not {type(iv).__name__}."
                 raise InterventionError(msg)
-            self.model.anatomy.check(iv.site, len(given.ids))
+            check_intervention(iv, self.model.anatomy, len(given.ids), has_bos=given.has_bos)
+            self._surroundings(self._state).check(iv)
 
     def _keyed(self, interventions: Iterable[Intervention]) -> tuple[tuple[int, Intervention], ...]:
         """Give each intervention a key; one that is on the stack already keeps its own."""

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from patchclamp.engine.engine import Engine, Input, Outcome, Stack, Work
+    from patchclamp.engine.engine import Engine, Outcome, Work
+    from patchclamp.engine.plan import Input, Stack
     from patchclamp.engine.surroundings import Surroundings
 
     ShouldStop = Callable[[], bool]

@@ -12,16 +12,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from transformers.cache_utils import DynamicCache
 
+from patchclamp.engine.hooks import Frame
+from patchclamp.engine.passes import filled_layer
+from patchclamp.engine.shell import Pass
 from patchclamp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from torch import Tensor
 
     from patchclamp.engine.experiment import Experiment
+    from patchclamp.engine.trace import Trace
     from patchclamp.models.language_model import LanguageModel
+
+    ShouldStop = Callable[[], bool]
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -80,7 +87,8 @@ def generate(
     noise = torch.Generator().manual_seed(seed)
     outcomes = [e.outcome(should_stop=should_stop) for e in experiments]
     logits = torch.stack([outcome.logits[-1] for outcome in outcomes])
-    stream = engine.stream(experiments, [o.trace for o in outcomes], use_cache=use_cache)
+    cached = use_cache and engine.shortcuts.positions
+    stream = _Stream(experiments, [outcome.trace for outcome in outcomes] if cached else None)
     writers = {side: _Writer(model) for side in sides}
     room = model.n_ctx - experiments[0].length
     ended: set[str] = set()
@@ -98,6 +106,47 @@ def generate(
         if len(ended) == len(sides):
             return
         logits = stream.step(chosen, should_stop)
+
+
+class _Stream:
+    """Continues runs of one input as a batch; without traces it computes the whole text anew."""
+
+    def __init__(self, experiments: Sequence[Experiment], traces: Sequence[Trace] | None) -> None:
+        engine = experiments[0].engine
+        self._passes = engine.passes
+        self._items = [engine.compile(e.stack, e.surroundings) for e in experiments]
+        self._prompt = experiments[0].given
+        self._new: list[list[int]] = [[] for _ in experiments]
+        self._cache: DynamicCache | None = None
+        if traces is not None:
+            self._cache = DynamicCache()
+            keys = zip(*(trace.keys or () for trace in traces), strict=True)
+            values = zip(*(trace.values or () for trace in traces), strict=True)
+            self._cache.layers = [
+                filled_layer(torch.stack(k), torch.stack(v))
+                for k, v in zip(keys, values, strict=True)
+            ]
+
+    def step(self, tokens: Tensor, should_stop: ShouldStop | None = None) -> Tensor:
+        """Take one token of each run; return Float[run, vocab], the logits of the next.
+
+        Args:
+            tokens: LongTensor[run].
+            should_stop: asked before every block.
+        """
+        for new, token in zip(self._new, tokens.tolist(), strict=True):
+            new.append(token)
+        prompt = list(self._prompt.ids)
+        first = len(prompt) + len(self._new[0]) - 1 if self._cache is not None else 0
+        rows = [(prompt + new)[first:] for new in self._new]
+        frame = Frame(first, len(prompt), has_bos=self._prompt.has_bos)
+        now = Pass(should_stop=should_stop)
+        with torch.no_grad():
+            result = self._passes.forward(
+                torch.tensor(rows), self._items, frame, now, cache=self._cache
+            )
+        assert result.logits is not None  # noqa: S101 (no layer to stop at was given)
+        return result.logits[:, -1]
 
 
 def _choose(logits: Tensor, temperature: float, noise: torch.Generator) -> Tensor:

@@ -43,7 +43,7 @@ class Pass:
         computed: how many blocks ran.
     """
 
-    blocks: Sequence[nn.Module]
+    blocks: Sequence[nn.Module] = ()
     start: int = 0
     inject: torch.Tensor | None = None
     stop: int | None = None

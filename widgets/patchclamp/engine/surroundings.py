@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from patchclamp.engine.engine import Input
+from patchclamp.engine.plan import Input
 from patchclamp.engine.reference_texts import REFERENCE_TEXTS
 from patchclamp.errors import InterventionError
+from patchclamp.interventions import Patch
+from patchclamp.sites import Site, SiteSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from patchclamp.engine.engine import Engine
+    from patchclamp.interventions import Intervention
     from patchclamp.models.language_model import LanguageModel
 
 _BATCH_ROWS = 192
@@ -129,6 +132,19 @@ class Surroundings:
     directions: Mapping[str, Tensor] = field(default_factory=dict)
     _runs: OrderedDict[Hashable, Tensor] = field(default_factory=OrderedDict, repr=False)
 
+    def check(self, intervention: Intervention) -> None:
+        """Say when an intervention needs what is not there.
+
+        Raises:
+            InterventionError: when its direction is not defined, or there is no contrast input.
+        """
+        sites = intervention.site.written if isinstance(intervention.site, SiteSet) else ()
+        for site in sites or (intervention.site,):
+            if isinstance(site, Site) and site.kind == "direction":
+                self.direction(site.name or "")
+        if isinstance(intervention, Patch):
+            self._source(intervention.source)
+
     def mean(self, hook: str) -> Tensor:
         """Return the reference mean at a hook point, in one position's shape."""
         return self.reference.statistics(hook).mean.to(self.engine.model.dtype)
@@ -152,7 +168,7 @@ class Surroundings:
 
     def module(self, path: str) -> nn.Module:
         """Return a component of the model."""
-        return self.engine.module(path)
+        return self.engine.passes.module(path)
 
     def _source(self, source: str | tuple[int, ...]) -> Input:
         model = self.engine.model

@@ -1,8 +1,8 @@
-"""What a run left behind for the next one: residual streams, keys and values, in a bounded store."""
+"""What a run leaves behind for the next one: residual streams, keys and values; the store of it."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,34 +46,42 @@ class Trace:
 
 
 class TraceStore:
-    """The most recently used traces, within a number of bytes.
+    """The most recently used traces, within a number of bytes and of traces.
+
+    Every look for a run to build on compares with all of them, so a long drag must not fill the
+    store with its steps.
 
     Args:
         budget: bytes; tensors that several traces share count once.
+        most: traces.
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, most: int = 12) -> None:
         self.budget = budget
+        self.most = most
+        self.nbytes = 0
         self._traces: OrderedDict[Hashable, Trace] = OrderedDict()
+        self._holders: Counter[int] = Counter()  # by storage: how many tensors of traces it holds
 
     def __len__(self) -> int:
         return len(self._traces)
 
     def __repr__(self) -> str:
-        return f"TraceStore({len(self)} runs, {self.nbytes / 2**20:.0f} of {self.budget / 2**20:.0f} MiB)"
-
-    @property
-    def nbytes(self) -> int:
-        """What the store holds, in bytes."""
-        return _nbytes(self._traces.values())
+        used, most = (n / 2**20 for n in (self.nbytes, self.budget))
+        return f"TraceStore({len(self)} runs, {used:.0f} of {most:.0f} MiB)"
 
     def add(self, context: Hashable, trace: Trace) -> None:
-        """Keep a trace; the least recently used ones go when the budget is full."""
+        """Keep a trace; the least recently used ones go when the store is full."""
         key = (context, trace.ids, trace.stack)
+        if key in self._traces:
+            self._drop(self._traces.pop(key))
         self._traces[key] = trace
-        self._traces.move_to_end(key)
-        while len(self._traces) > 1 and self.nbytes > self.budget:
-            self._traces.popitem(last=False)
+        for storage in map(_storage, trace.tensors()):
+            self._holders[storage.data_ptr()] += 1
+            if self._holders[storage.data_ptr()] == 1:
+                self.nbytes += storage.nbytes()
+        while len(self) > 1 and (self.nbytes > self.budget or len(self) > self.most):
+            self._drop(self._traces.popitem(last=False)[1])
 
     def get(
         self, context: Hashable, ids: tuple[int, ...], stack: tuple[Intervention, ...]
@@ -86,18 +94,26 @@ class TraceStore:
         return found
 
     def of_input(self, context: Hashable, ids: tuple[int, ...]) -> list[Trace]:
-        """Return the traces of this input, the most recent first."""
+        """Return the traces of this input, the one without interventions first, then by recency.
+
+        Everything can be built on that one, so it stays while its input is in use.
+        """
+        self.get(context, ids, ())
         return [t for (c, i, _), t in reversed(self._traces.items()) if c == context and i == ids]
 
     def clear(self) -> None:
         """Forget everything."""
         self._traces.clear()
+        self._holders.clear()
+        self.nbytes = 0
+
+    def _drop(self, trace: Trace) -> None:
+        for storage in map(_storage, trace.tensors()):
+            self._holders[storage.data_ptr()] -= 1
+            if self._holders[storage.data_ptr()] == 0:
+                del self._holders[storage.data_ptr()]
+                self.nbytes -= storage.nbytes()
 
 
-def _nbytes(traces: Iterator[Trace] | object) -> int:
-    storages = {
-        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
-        for trace in traces  # type: ignore[attr-defined]
-        for t in trace.tensors()
-    }
-    return sum(storages.values())
+def _storage(tensor: torch.Tensor) -> torch.UntypedStorage:
+    return tensor.untyped_storage()
