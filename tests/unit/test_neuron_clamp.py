@@ -646,7 +646,7 @@ def test_the_gestures_are_methods_too(session: Session) -> None:
     assert [str(iv.site) for iv in view.interventions] == ["L2.N7", "L1.N5@3,5"]
     view.remove("L2.N7")
     view.undo()
-    assert len(session.keys) == 2
+    assert list(session.keys)[-1] == key
     curve = view.curve("L1.N5")
     assert len(curve) == CURVE_POINTS
     assert list(view.next_tokens) == ["id", "text", "before", "after"]
@@ -654,7 +654,7 @@ def test_the_gestures_are_methods_too(session: Session) -> None:
     with pytest.raises(InterventionError, match=r"no row 'L3.N1'; there is L2.N7, L1.N5@3,5"):
         view.set_value("L3.N1", 1.0)
     view.reset()
-    assert session.keys == ()
+    assert list(session.keys) == []
     view.close()
 
 

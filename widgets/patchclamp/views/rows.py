@@ -1,5 +1,6 @@
 """From an intervention to its row in the stack, and from a row's edit to the new intervention."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -155,24 +156,36 @@ def span(
     if not isinstance(value, float):
         return None
     if isinstance(intervention, Scale):
-        ends = [*_SCALE_RANGE, value]
+        low, high = _SCALE_RANGE
     elif measured is None:
         return before
     else:
-        spread = 4 * (measured.sd or 0.0)
-        if isinstance(intervention, Add):
-            reach = max(spread, 1.5 * measured.peak, abs(value))
-            ends = [-reach, reach]
-        else:
-            mean = measured.mean or 0.0
-            ends = [0.0, value, *measured.inner, mean - spread, mean + spread]
-            ends += [1.5 * min(measured.inner), 1.5 * max(measured.inner)]
-    low, high = min(ends), max(ends)
+        low, high = _ends(intervention, measured)
     if before is not None:
         low, high = min(low, before.low), max(high, before.high)
+    # A value beyond them gets some room, so that its handle is not stuck at the end.
+    if value < low:
+        low = value - abs(value) / 4
+    if value > high:
+        high = value + abs(value) / 4
     if low == high:  # a dead neuron
         low, high = low - 1.0, high + 1.0
+    if not math.isfinite(low) or not math.isfinite(high):
+        return before
     return Range(low=low, high=high)
+
+
+def _ends(intervention: Intervention, measured: Measured) -> tuple[float, float]:
+    spread = 4 * (measured.sd or 0.0)
+    least, most = min(measured.inner), max(measured.inner)
+    if isinstance(intervention, Add):
+        reach = max(spread, 1.5 * measured.peak)
+        return -reach, reach
+    mean = measured.mean or 0.0
+    return (
+        min(0.0, least, 1.5 * least, mean - spread),
+        max(0.0, most, 1.5 * most, mean + spread),
+    )
 
 
 def neutral(site: Site | SiteSet, op: Operation, measured: Measured | None) -> float:
