@@ -864,13 +864,13 @@ class NeuronClamp(View, bundle="neuron-clamp"):
             size = model.anatomy.d_vocab
             self._vocabulary = [(i, model.token_text(i)) for i in range(size)]
         wanted = query.strip().casefold() or query
-        found = [
-            (text.strip() != query.strip(), not text.strip().casefold().startswith(wanted),
-             len(text), ident, text)
-            for ident, text in self._vocabulary
-            if wanted in text.casefold()
-        ]  # fmt: skip
-        return [say.TokenName(id=i, text=t) for *_, i, t in sorted(found)[:_TOKENS]]
+
+        def far(text: str) -> tuple[bool, bool, bool, int]:
+            begins = text.strip().casefold().startswith(wanted)
+            return text != query, text.strip() != query.strip(), not begins, len(text)
+
+        found = [(far(t), i, t) for i, t in self._vocabulary if wanted in t.casefold()]
+        return [say.TokenName(id=i, text=t) for _, i, t in sorted(found)[:_TOKENS]]
 
     # --- what there is to draw -------------------------------------------------------------------
 
