@@ -35,8 +35,9 @@ export function onResize(element: Element, paint: () => void, signal: AbortSigna
 export function drawBar(canvas: HTMLCanvasElement, colour: (share: number) => Rgb): void {
   const on = surface(canvas);
   if (on === null) return;
-  for (let x = 0; x < on.width; x++) {
-    on.pen.fillStyle = css(colour((x + 0.5) / on.width));
-    on.pen.fillRect(x, 0, 1, on.height);
+  on.pen.resetTransform(); // device pixels, or the seams between columns show
+  for (let x = 0; x < canvas.width; x++) {
+    on.pen.fillStyle = css(colour((x + 0.5) / canvas.width));
+    on.pen.fillRect(x, 0, 1, canvas.height);
   }
 }

@@ -21,7 +21,10 @@ export function alike(values: readonly number[]): string[] {
   const largest = Math.max(0, ...values.map(Math.abs).filter(Number.isFinite));
   const decimals = largest > 0 ? Math.max(0, 1 - Math.floor(Math.log10(largest))) : 1;
   if (decimals > 4) return values.map(short);
-  return values.map((value) => value.toFixed(decimals).replace("-", MINUS));
+  return values.map((value) => {
+    const text = value.toFixed(decimals);
+    return Number(text) === 0 ? text.replace("-", "") : text.replace("-", MINUS);
+  });
 }
 
 /** As `short`, with a plus sign in front of what is not negative. */

@@ -6,7 +6,7 @@ import type { RenderProps } from "@anywidget/types";
 import { css, LIGHT, type Theme } from "./colour";
 import { lineColours } from "./curve";
 import { curveSchedule } from "./curves";
-import { button, copy, h, say, set } from "./dom";
+import { button, copy, focused, h, say, set } from "./dom";
 import { generation } from "./generate";
 import type { Down } from "./messages";
 import { metricReading } from "./metric";
@@ -349,6 +349,16 @@ export function render({
   function update(): void {
     frame = 0;
     if (signal.aborted) return;
+    const had = root.contains(focused(root));
+    paint();
+    // Who pressed a key on something that is gone or off by now goes on pressing keys here.
+    const now = focused(root);
+    if (had && (now === null || !root.contains(now) || now.matches(":disabled"))) {
+      root.focus({ preventScroll: true });
+    }
+  }
+
+  function paint(): void {
     const dead = kernel === "gone" || (exported && kernel !== "live");
     set(root, { "data-dead": dead, "aria-busy": isRunning() ? "true" : null });
     showKernel(dead);

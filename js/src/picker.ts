@@ -261,10 +261,14 @@ export function picker(signal: AbortSignal, actions: PickerActions): Picker {
               draggable: "true",
               "data-address": item.address,
               "data-live": true,
-              "data-present": present.has(item.address),
+              "data-present": present.has(bare(item.address)),
               title: `${item.address}: ${exact(item.value)}${item.massive ? "\nA massive-activation neuron" : ""}\nClick adds it`,
             },
-            h("span", { class: "pc-pick-name" }, item.massive ? `${item.address} ▲` : item.address),
+            h(
+              "span",
+              { class: "pc-pick-name" },
+              item.massive ? `${bare(item.address)} ▲` : bare(item.address),
+            ),
             h("span", { class: "pc-pick-axis", "aria-hidden": "true" }, bar),
             h("span", { class: "pc-number" }, value),
           ),
@@ -320,6 +324,11 @@ export function picker(signal: AbortSignal, actions: PickerActions): Picker {
     add: (address) => void add(address),
     rank: (measure) => void rank(measure),
   };
+}
+
+/** An address without its positions, which a ranking's heading has said already. */
+function bare(address: string): string {
+  return address.replace(/@.*$/, "");
 }
 
 export { ADDRESS_TYPE };

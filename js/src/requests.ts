@@ -67,7 +67,7 @@ export interface Requests {
 export interface RequestsOptions {
   wire: Wire;
   signal: AbortSignal;
-  /** Whether the host still has a kernel for this view; asked when the host says it changed. */
+  /** Whether the host has a kernel for this view, as far as the page shows it. */
   connected: () => boolean;
   onKernel: (kernel: Kernel) => void;
   onMessage: (message: unknown, buffers: DataView[]) => void;
@@ -220,15 +220,17 @@ export function createRequests(options: RequestsOptions): Requests {
     onMessage(message, buffers);
   };
 
-  // JupyterLab's widget manager says when the comm goes; hosts without that event fall silent.
-  const onComm = () =>
-    queueMicrotask(() => {
-      if (!connected()) lost();
-      else if (kernel === "gone") become("asking");
-    });
+  // JupyterLab's widget manager says when the comm comes and goes; hosts without that event fall
+  // silent. It calls back with the view as `this`, which alone knows what has become of the comm.
+  function onComm(this: { model?: { comm_live?: boolean } } | undefined): void {
+    const live = this?.model?.comm_live ?? connected();
+    if (!live) lost();
+    else if (kernel === "gone") become("asking");
+  }
 
   wire.on("msg:custom", onCustom);
   wire.on("comm_live_update", onComm);
+  if (!connected()) queueMicrotask(() => (signal.aborted ? undefined : lost()));
   signal.addEventListener(
     "abort",
     () => {

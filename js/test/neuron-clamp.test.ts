@@ -337,6 +337,21 @@ test("R resets everything, but not while someone types", async () => {
   expect(named(root, "reset").title).toContain("(R)");
 });
 
+test("keys go on working when what had the focus is gone or off", async () => {
+  const { root, kernel } = await mount({ rows: [row()] });
+  slider(root).focus();
+  await userEvent.keyboard("r");
+  await until(() => all(root, ".pc-row").length === 0);
+  await userEvent.keyboard("{Control>}z{/Control}");
+  await until(() => kernel.state.rows.length === 1);
+  await until(() => !named(root, "redo").disabled);
+  named(root, "redo").focus();
+  await userEvent.keyboard("{Enter}");
+  await until(() => kernel.state.rows.length === 0 && named(root, "redo").disabled);
+  await userEvent.keyboard("{Control>}z{/Control}");
+  await until(() => kernel.state.rows.length === 1);
+});
+
 test("keys of the view do not reach the notebook around it", async () => {
   const { root } = await mount({ rows: [row()] });
   const heard: string[] = [];

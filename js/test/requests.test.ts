@@ -166,6 +166,14 @@ test("a lost kernel refuses what waits and what comes, in a sentence", async () 
   expect(kernels).toEqual(["gone", "asking"]);
 });
 
+test("the host's own word about the comm counts more than the page's looks", async () => {
+  const { model, kernels } = loop(() => true);
+  for (const listener of model.listeners.get("comm_live_update") ?? []) {
+    (listener as (this: unknown) => void).call({ model: { comm_live: false } });
+  }
+  expect(kernels).toEqual(["gone"]);
+});
+
 test("a comm that throws is a lost kernel", async () => {
   const { model, requests, kernels } = loop();
   model.onSend = () => {

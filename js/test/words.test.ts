@@ -45,6 +45,7 @@ test("numbers have three significant digits and a real minus sign", () => {
     "0",
     "1.00",
   ]);
+  expect(alike([0.003, -0.0002, 0.016])).toEqual(["0.003", "0.000", "0.016"]);
   expect(alike([-0.0045, -0.017, 0.0075])).toEqual(["−0.004", "−0.017", "0.007"]);
 });
 
