@@ -183,8 +183,12 @@ class Session:
     @input.setter
     def input(self, value: str | Tensor) -> None:
         given, text = self._read(value, chat=self._state.chat)
-        self._check_stack([iv for _, iv in self._state.stack], given)
-        self._change("input", replace(self._state, given=given, text=text))
+
+        def make(state: _State) -> _State:
+            self._check_stack([iv for _, iv in state.stack], given)
+            return replace(state, given=given, text=text)
+
+        self._change("input", make)
 
     @property
     def contrast(self) -> str | Tensor | None:
@@ -197,7 +201,7 @@ class Session:
     @contrast.setter
     def contrast(self, value: str | Tensor | None) -> None:
         given, text = (None, None) if value is None else self._read(value, chat=self._state.chat)
-        self._change("contrast", replace(self._state, contrast=given, contrast_text=text))
+        self._change("contrast", lambda s: replace(s, contrast=given, contrast_text=text))
 
     @property
     def metric(self) -> Metric:
@@ -207,7 +211,7 @@ class Session:
     @metric.setter
     def metric(self, value: Metric) -> None:
         self._check_metric(value)
-        self._change("metric", replace(self._state, metric=value))
+        self._change("metric", lambda s: replace(s, metric=value))
 
     @property
     def target(self) -> int:
@@ -231,8 +235,8 @@ class Session:
 
     @interventions.setter
     def interventions(self, value: Iterable[Intervention]) -> None:
-        with self._lock:
-            self._change("interventions", replace(self._state, stack=self._keyed(value)))
+        wanted = tuple(value)
+        self._change("interventions", lambda s: replace(s, stack=self._keyed(wanted)))
 
     @property
     def keys(self) -> tuple[int, ...]:
@@ -249,10 +253,12 @@ class Session:
 
     def add(self, intervention: Intervention) -> int:
         """Put an intervention at the end of the stack; returns its key."""
+        self._check_stack([intervention], self._state.given)
         with self._lock:
-            stack = self._keyed([*self.interventions, intervention])
-            self._change("interventions", replace(self._state, stack=stack))
-            return stack[-1][0]
+            key = self._next_key
+            self._next_key += 1
+        self._change("interventions", lambda s: replace(s, stack=(*s.stack, (key, intervention))))
+        return key
 
     def edit(
         self, key: int, intervention: Intervention, *, coalesce: Hashable | None = None
@@ -264,16 +270,15 @@ class Session:
             intervention: the new one.
             coalesce: edits in a row with the same value here are one step of undo: a drag.
         """
-        with self._lock:
-            index = self._index(key)
-            self._check_stack([intervention], self._state.given)
-            stack = list(self._state.stack)
-            if stack[index][1] == intervention:
-                return
-            stack[index] = (key, intervention)
-            self._change(
-                "interventions", replace(self._state, stack=tuple(stack)), coalesce=coalesce
-            )
+        self._check_stack([intervention], self._state.given)
+
+        def make(state: _State) -> _State:
+            stack = list(state.stack)
+            stack[self._index(key)] = (key, intervention)
+            return replace(state, stack=tuple(stack))
+
+        if self.intervention(key) != intervention:
+            self._change("interventions", make, coalesce=coalesce)
 
     def end_gesture(self) -> None:
         """Let the next edit be a step of undo of its own, whatever it coalesces with."""
@@ -281,23 +286,29 @@ class Session:
 
     def remove(self, key: int) -> None:
         """Take an intervention off the stack."""
-        with self._lock:
-            stack = list(self._state.stack)
+
+        def make(state: _State) -> _State:
+            stack = list(state.stack)
             del stack[self._index(key)]
-            self._change("interventions", replace(self._state, stack=tuple(stack)))
+            return replace(state, stack=tuple(stack))
+
+        self._change("interventions", make)
 
     def move(self, key: int, index: int) -> None:
         """Put an intervention at another place of the stack, counted without it."""
-        with self._lock:
-            stack = list(self._state.stack)
+
+        def make(state: _State) -> _State:
+            stack = list(state.stack)
             item = stack.pop(self._index(key))
             stack.insert(max(0, min(index, len(stack))), item)
-            self._change("interventions", replace(self._state, stack=tuple(stack)))
+            return replace(state, stack=tuple(stack))
+
+        self._change("interventions", make)
 
     def reset(self) -> None:
         """Empty the stack; undo brings it back."""
         if self._state.stack:
-            self._change("interventions", replace(self._state, stack=()))
+            self._change("interventions", lambda s: replace(s, stack=()))
 
     def define(self, name: str, site: str, vector: Any) -> Site:
         """Name a direction, so that ``L12.resid_post[dog]`` is a site like any other.
@@ -326,9 +337,13 @@ class Session:
             msg = f"The direction {name!r} must be finite and not all zero."
             raise InterventionError(msg)
         self.model.anatomy.check(where, len(self.ids))
-        kept = tuple(d for d in self._state.directions if d[0] != name)
         new = (name, site, tuple(values.tolist()))
-        self._change("directions", replace(self._state, directions=(*kept, new)))
+
+        def make(state: _State) -> _State:
+            kept = tuple(d for d in state.directions if d[0] != name)
+            return replace(state, directions=(*kept, new))
+
+        self._change("directions", make)
         return where
 
     @property
@@ -577,14 +592,17 @@ class Session:
         msg = "This intervention is no longer on the stack."
         raise InterventionError(msg)
 
-    def _change(self, kind: str, state: _State, *, coalesce: Hashable | None = None) -> None:
+    def _change(
+        self, kind: str, make: Callable[[_State], _State], *, coalesce: Hashable | None = None
+    ) -> None:
+        """Make a new state of the present one, then tell the observers, who may wait for a run."""
         with self._lock:
+            old, self._state = self._state, make(self._state)
             if coalesce is None or coalesce != self._coalescing:
-                self._undo.append(self._state)
+                self._undo.append(old)
                 del self._undo[:-_UNDO_STEPS]
             self._coalescing = coalesce
             self._redo.clear()
-            self._state = state
             self._revision += 1
             change = Change(kind, self._revision)
         self._tell(change)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -244,14 +245,20 @@ def _bridge(model: Any, tokenizer: Any) -> TransformerBridge:
     mine = share_weights(model).eval()
     architecture = type(model).__name__
     mine.config.architectures = [architecture]
+    # TransformerLens loads the tokenizer once more from where it came from, to add a
+    # beginning-of-sequence token: only from a folder, never from a network.
+    words = copy.deepcopy(tokenizer)
+    here = Path(getattr(words, "name_or_path", None) or "?").is_dir()
     try:
-        # The builder configures the tokenizer it is given, so it gets one of its own.
-        return build_bridge_from_module(
-            mine, architecture, hf_config=mine.config, tokenizer=copy.deepcopy(tokenizer)
+        bridge = build_bridge_from_module(
+            mine, architecture, hf_config=mine.config, tokenizer=words if here else None
         )
     except (KeyError, ValueError, AttributeError) as error:
         msg = f"TransformerLens cannot open a {architecture}: {error}"
         raise ModelError(msg) from error
+    if words is not None and not here:
+        bridge.tokenizer = words
+    return bridge
 
 
 def _name_of(model: Any) -> str:
