@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from patchclamp.interventions import Intervention
 
+    _Key = tuple[Hashable, tuple[int, ...], tuple[Intervention, ...]]
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:
@@ -60,7 +62,7 @@ class TraceStore:
         self.budget = budget
         self.most = most
         self.nbytes = 0
-        self._traces: OrderedDict[Hashable, Trace] = OrderedDict()
+        self._traces: OrderedDict[_Key, Trace] = OrderedDict()
         self._holders: Counter[int] = Counter()  # by storage: how many tensors of traces it holds
 
     def __len__(self) -> int:
