@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from patchclamp.errors import AddressError
 from patchclamp.sites import (
     COMPONENTS,
@@ -182,7 +183,9 @@ def test_members_come_once_and_are_counted_by_layer(chosen: SiteSet) -> None:
     assert {site.kind for site in members} <= chosen.kinds
 
 
-@given(st.text(max_size=40) | st.text(alphabet="LNHqkv0123456789.:@[]{}()<->|& *,mlp_", max_size=30))
+@given(
+    st.text(max_size=40) | st.text(alphabet="LNHqkv0123456789.:@[]{}()<->|& *,mlp_", max_size=30)
+)
 def test_any_text_is_an_address_or_an_address_error(text: str) -> None:
     try:
         site = parse_site(text)
@@ -206,7 +209,7 @@ def test_positions_are_those_of_python_indexing(
             meant |= set(range(prompt, 30))
         elif isinstance(item, Span):
             meant |= set(range(prompt)[slice(item.start, item.stop)])
-        elif isinstance(item, int) and -prompt <= item < prompt:
+        elif -prompt <= item < prompt:
             meant.add(range(prompt)[item])
     stop = start + count
     assert where.mask(start, stop, prompt, has_bos) == [p in meant for p in range(start, stop)]
