@@ -31,13 +31,14 @@ export function onResize(element: Element, paint: () => void, signal: AbortSigna
   signal.addEventListener("abort", () => watch.disconnect(), { once: true });
 }
 
-/** A colour bar from 0 (left) to 1, in as many steps as there are pixels. */
-export function drawBar(canvas: HTMLCanvasElement, colour: (share: number) => Rgb): void {
+/** A colour bar from 0 (left) to 1, a step a pixel; false while the canvas has no box. */
+export function drawBar(canvas: HTMLCanvasElement, colour: (share: number) => Rgb): boolean {
   const on = surface(canvas);
-  if (on === null) return;
+  if (on === null) return false;
   on.pen.resetTransform(); // device pixels, or the seams between columns show
   for (let x = 0; x < canvas.width; x++) {
     on.pen.fillStyle = css(colour((x + 0.5) / canvas.width));
     on.pen.fillRect(x, 0, 1, canvas.height);
   }
+  return true;
 }

@@ -44,6 +44,11 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
   let anchor = 0;
   const chosen = new Set<number>();
   let shades: string[] = [];
+  let painted: Theme | null = null;
+
+  const paintBar = () => {
+    painted = drawBar(bar, (share) => blues(share, theme)) ? theme : null;
+  };
 
   const rebuild = () => {
     chips = tokens.map((token) => {
@@ -85,6 +90,8 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
         moved === null ? "" : css(inkOn(blues((moved[i] as number) / scale, theme), theme));
     });
     say(top, short(scale));
+    // JupyterLab hides everything for the moment in which it changes its theme.
+    if (painted !== theme) paintBar();
   };
 
   const name = () => {
@@ -163,7 +170,6 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
     },
     { signal },
   );
-  const paintBar = () => drawBar(bar, (share) => blues(share, theme));
   onResize(bar, paintBar, signal);
 
   return {
@@ -189,7 +195,6 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
     paint(next) {
       theme = next;
       shade();
-      paintBar();
     },
   };
 }

@@ -576,12 +576,16 @@ test("a view that ended leaves no listener, timer, frame or node behind", async 
 // --- themes and widths ---
 
 test("the view follows the host's theme, canvases too", async () => {
-  const { root } = await mount({ rows: [row()] });
+  const { root, el } = await mount({ rows: [row()] });
   const canvas = one<HTMLCanvasElement>(root, ".pc-bar");
-  const first = () => canvas.getContext("2d")?.getImageData(0, 2, 1, 1).data[0] ?? -1;
+  // A fifth along: pale in the light theme, deep blue in the dark one.
+  const first = () => canvas.getContext("2d")?.getImageData(14, 2, 1, 1).data[0] ?? -1;
   await until(() => first() > 200);
   expect(root.dataset.pcTheme).toBe("light");
+  el.style.display = "none"; // as JupyterLab does for the moment in which it changes its theme
   theme(true);
+  await Promise.resolve();
+  el.style.display = "";
   await until(() => root.dataset.pcTheme === "dark" && first() < 60);
   expect(getComputedStyle(root).backgroundColor).toBe("rgb(17, 17, 17)");
   theme(false);
