@@ -162,7 +162,7 @@ class Surroundings:
         """Return a named direction, Float[d]."""
         if name not in self.directions:
             known = ", ".join(self.directions) or "none is defined"
-            msg = f"There is no direction named {name!r} ({known}): define it with session.define(...)."
+            msg = f"There is no direction named {name!r} ({known}): use session.define(...) first."
             raise InterventionError(msg)
         return self.directions[name].to(self.engine.model.dtype)
 
@@ -207,7 +207,8 @@ def reference_inputs(
     if reference is None:
         if model.tokenizer is None:
             return ()
-        reference = [text for text in REFERENCE_TEXTS]
+        # A small model's context may be shorter than a text.
+        return tuple(input_of(model, model.beginning(text)) for text in REFERENCE_TEXTS)
     texts = [model.to_ids(t) if isinstance(t, str) else model.check_ids(t) for t in reference]
     return tuple(input_of(model, ids) for ids in texts)
 

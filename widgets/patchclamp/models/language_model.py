@@ -1,8 +1,11 @@
-"""A language model that patchclamp can open up: any TransformerLens 4 bridge or Hugging Face model."""
+"""A language model to open up: any TransformerLens 4 bridge or Hugging Face model."""
 
 from __future__ import annotations
 
 import copy
+import operator
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,9 @@ from patchclamp.models.anatomy import Anatomy
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece's vocabularies write a space
 
 
 def share_weights(module: nn.Module, *also: object) -> nn.Module:
@@ -86,11 +92,13 @@ class LanguageModel:
         # The engine's place: one for all sessions of this model, gone with it.
         self.engine: object = None
         self._version = 0
-        self._weights = self._weights_now()
+        self._looking = threading.Lock()
+        self._weights = _weights_of(self.bridge)
 
     def __repr__(self) -> str:
         a = self.anatomy
-        return f"LanguageModel({self.name!r}: {a.n_layers} layers, {a.n_heads} heads, {a.d_mlp} neurons a layer)"
+        size = f"{a.n_layers} layers, {a.n_heads} heads, {a.d_mlp} neurons a layer"
+        return f"LanguageModel({self.name!r}: {size})"
 
     @property
     def weights_version(self) -> int:
@@ -98,19 +106,11 @@ class LanguageModel:
 
         Looked up before every run: what was computed with other weights is not built upon.
         """
-        now = self._weights
-        if any(t.get(n) is not p or p._version != v for t, n, p, v in now):
-            self._version += 1
-            self._weights = self._weights_now()
-        return self._version
-
-    def _weights_now(self) -> list[tuple[dict[str, Any], str, torch.nn.Parameter, int]]:
-        return [
-            (module._parameters, name, parameter, parameter._version)
-            for module in self.bridge.modules()
-            for name, parameter in module._parameters.items()
-            if parameter is not None
-        ]
+        with self._looking:
+            if any(weight.changed() for weight in self._weights):
+                self._version += 1
+                self._weights = _weights_of(self.bridge)
+            return self._version
 
     @property
     def device(self) -> torch.device:
@@ -157,11 +157,28 @@ class LanguageModel:
             InputError: for an empty text, a text longer than the context, a model without a
                 tokenizer or without a chat template.
         """
-        if self.tokenizer is None:
-            msg = "This model has no tokenizer: give a 1-D tensor of token ids instead of a text."
-            raise InputError(msg)
         if not text.strip():
             msg = "The prompt is empty: type at least one word."
+            raise InputError(msg)
+        return self.check_ids(self._tokenized(text, chat=chat))
+
+    def beginning(self, text: str) -> torch.Tensor:
+        """Tokenize a text as :meth:`to_ids` does, and keep as much as the model takes.
+
+        Args:
+            text: what to tokenize.
+
+        Returns:
+            LongTensor[pos] on the CPU.
+
+        Raises:
+            InputError: for a text without tokens, and a model without a tokenizer.
+        """
+        return self.check_ids(self._tokenized(text, chat=False)[: self.n_ctx])
+
+    def _tokenized(self, text: str, *, chat: bool) -> torch.Tensor:
+        if self.tokenizer is None:
+            msg = "This model has no tokenizer: give a 1-D tensor of token ids instead of a text."
             raise InputError(msg)
         if chat:
             if not getattr(self.tokenizer, "chat_template", None):
@@ -177,37 +194,49 @@ class LanguageModel:
                 ids = [self.bos_id, *ids]
         else:
             ids = self.tokenizer(text).input_ids
-        return self.check_ids(torch.tensor(ids, dtype=torch.long))
+        return torch.tensor(ids, dtype=torch.long)
 
-    def check_ids(self, ids: torch.Tensor) -> torch.Tensor:
+    def check_ids(self, ids: Any) -> torch.Tensor:
         """Return token ids as LongTensor[pos] on the CPU, or say what is wrong with them.
+
+        Args:
+            ids: a tensor, an array or a list.
 
         Raises:
             InputError: when they are not 1-D integers of the vocabulary, none, or too many.
         """
-        ids = torch.as_tensor(ids).detach().cpu()
-        if ids.ndim != 1 or ids.is_floating_point() or ids.is_complex() or ids.dtype is torch.bool:
-            msg = f"Token ids must be a 1-D tensor of integers, not {tuple(ids.shape)} of {ids.dtype}."
-            raise InputError(msg)
-        if ids.numel() == 0:
+        try:
+            ids = torch.as_tensor(ids).detach().cpu()
+        except (TypeError, ValueError, RuntimeError) as error:
+            msg = f"Token ids must be a 1-D tensor of integers, not {_shown(ids)} ({error})."
+            raise InputError(msg) from error
+        if ids.ndim == 1 and ids.numel() == 0:
             msg = "The prompt is empty: give at least one token."
             raise InputError(msg)
+        if ids.ndim != 1 or ids.is_floating_point() or ids.is_complex() or ids.dtype is torch.bool:
+            what = f"{tuple(ids.shape)} of {ids.dtype}"
+            msg = f"Token ids must be a 1-D tensor of integers, not {what}."
+            raise InputError(msg)
         if ids.numel() > self.n_ctx:
-            msg = f"The prompt has {ids.numel():,} tokens, and {self.name} takes at most {self.n_ctx:,}: shorten it."
+            msg = (
+                f"The prompt has {ids.numel():,} tokens, and {self.name} takes at most "
+                f"{self.n_ctx:,}: shorten it."
+            )
             raise InputError(msg)
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= self.anatomy.d_vocab:
-            msg = f"Token id {low if low < 0 else high} is outside the vocabulary (0 to {self.anatomy.d_vocab - 1})."
+            wrong, most = low if low < 0 else high, self.anatomy.d_vocab - 1
+            msg = f"Token id {wrong} is outside the vocabulary (0 to {most})."
             raise InputError(msg)
         return ids.long()
 
     def token_text(self, token: int) -> str:
-        """Write one token as text, with its leading space; its number where there is no tokenizer."""
+        """Write a token as text, with its leading space; its number if there is no tokenizer."""
         if self.tokenizer is None:
             return str(int(token))
         piece = self.tokenizer.convert_ids_to_tokens(int(token))
-        if isinstance(piece, str) and piece.startswith("\N{LOWER ONE EIGHTH BLOCK}"):
-            return piece.replace("\N{LOWER ONE EIGHTH BLOCK}", " ")
+        if isinstance(piece, str) and piece.startswith(_SPACE):
+            return piece.replace(_SPACE, " ")
         return str(self.tokenizer.decode([int(token)], clean_up_tokenization_spaces=False))
 
     def text(self, ids: list[int]) -> str:
@@ -222,27 +251,75 @@ class LanguageModel:
         Raises:
             InputError: when the text is not exactly one token of the vocabulary.
         """
-        if isinstance(token, int):
-            return int(self.check_ids(torch.tensor([token]))[0])
+        if not isinstance(token, str):
+            return self._checked(token)
         if self.tokenizer is None:
             msg = f"This model has no tokenizer: give the token's id instead of {token!r}."
             raise InputError(msg)
         ids = self.tokenizer(token, add_special_tokens=False).input_ids
-        if len(ids) != 1:
-            pieces = ", ".join(repr(self.token_text(i)) for i in ids) or "nothing"
-            msg = f"{token!r} is not one token of {self.name} but {len(ids)} ({pieces}): choose one of them."
-            raise InputError(msg)
-        return int(ids[0])
+        if len(ids) == 1 and self.token_text(ids[0]) == token:
+            return int(ids[0])
+        # Llama 2's tokenizer puts a space in front of every text: ask for the very piece.
+        piece = self.tokenizer.convert_tokens_to_ids(token.replace(" ", _SPACE))
+        if isinstance(piece, int) and self.token_text(piece) == token:
+            return piece
+        if len(ids) == 1:
+            return int(ids[0])
+        pieces = ", ".join(repr(self.token_text(i)) for i in ids) or "nothing"
+        msg = (
+            f"{token!r} is not one token of {self.name} but {len(ids)} ({pieces}): "
+            "choose one of them."
+        )
+        raise InputError(msg)
+
+    def _checked(self, token: object) -> int:
+        try:
+            if isinstance(token, bool):
+                raise TypeError  # noqa: TRY301 (True is no token, though Python counts with it)
+            index = operator.index(token)  # type: ignore[arg-type]
+        except TypeError as error:
+            msg = f"A token is its text, leading space included, or its id, not {_shown(token)}."
+            raise InputError(msg) from error
+        return int(self.check_ids([index])[0])
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """A parameter as it was: where it hung, and how often it had been updated in place."""
+
+    table: dict[str, torch.nn.Parameter | None]
+    name: str
+    parameter: torch.nn.Parameter
+    updates: int
+
+    def changed(self) -> bool:
+        now = self.table.get(self.name)
+        return now is not self.parameter or now._version != self.updates  # noqa: SLF001
+
+
+def _weights_of(module: nn.Module) -> list[_Weight]:
+    # Look into the modules' own tables: walking the tree at every run would cost milliseconds.
+    return [
+        _Weight(owner._parameters, name, parameter, parameter._version)  # noqa: SLF001
+        for owner in module.modules()
+        for name, parameter in owner._parameters.items()  # noqa: SLF001
+        if parameter is not None
+    ]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"a {type(value).__name__}"
 
 
 def _bridge(model: Any, tokenizer: Any) -> TransformerBridge:
     if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
         msg = (
-            f"LanguageModel takes a Hugging Face model or a TransformerBridge, not {type(model).__name__}; "
-            "to load one by its name use patchclamp.load(...)."
+            "LanguageModel takes a Hugging Face model or a TransformerBridge, not "
+            f"{type(model).__name__}; to load one by its name use patchclamp.load(...)."
         )
         raise ModelError(msg)
-    mine = share_weights(model).eval()
+    mine: Any = share_weights(model).eval()
     architecture = type(model).__name__
     mine.config.architectures = [architecture]
     # TransformerLens loads the tokenizer once more from where it came from, to add a
