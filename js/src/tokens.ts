@@ -17,6 +17,8 @@ export interface TokenStrip {
 
 const LEAST_SCALE = 0.1; // nats: below that nothing has moved that anybody would notice
 
+const REST = 200; // milliseconds
+
 export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStrip {
   const list = h("div", {
     class: "pc-chips",
@@ -45,6 +47,8 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
   const chosen = new Set<number>();
   let shades: string[] = [];
   let painted: Theme | null = null;
+  let later: ReturnType<typeof setTimeout> | undefined;
+  signal.addEventListener("abort", () => clearTimeout(later), { once: true });
 
   const paintBar = () => {
     painted = drawBar(bar, (share) => blues(share, theme)) ? theme : null;
@@ -190,7 +194,12 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
       scale = settled || !same ? wanted : Math.max(scale, wanted);
       set(legend, { hidden: moved === null });
       shade();
-      if (settled || !same) name();
+      if (!same) name();
+      else {
+        // Words are for reading: they may come when things rest.
+        clearTimeout(later);
+        later = setTimeout(name, REST);
+      }
     },
     paint(next) {
       theme = next;
