@@ -1,0 +1,33 @@
+"""The benchmarks: one line a figure, ``name ratio target ok|short``.
+
+    python -m tests.benchmarks            all of them
+    python -m tests.benchmarks engine     those of one module
+
+A figure that is short of its target is no failure: machines differ. A crash is.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+GROUPS = ("engine", "gesture")
+
+
+def main() -> None:
+    """Measure what was asked for and print each figure as soon as it is there."""
+    arguments = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    arguments.add_argument("group", nargs="*", help=f"any of {', '.join(GROUPS)}; all by default")
+    arguments.add_argument("--rounds", type=int, help="how often each side is timed")
+    asked = arguments.parse_args()
+    unknown = set(asked.group) - set(GROUPS)
+    if unknown:
+        arguments.error(f"there is no group {min(unknown)!r}; there is {' and '.join(GROUPS)}.")
+    options = {} if asked.rounds is None else {"rounds": asked.rounds}
+    for group in asked.group or GROUPS:
+        for figure in import_module(f"tests.benchmarks.{group}").figures(**options):
+            print(figure, flush=True)
+
+
+if __name__ == "__main__":
+    main()
