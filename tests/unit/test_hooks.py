@@ -382,9 +382,13 @@ def test_an_edit_of_resid_mid_is_one_of_the_residual_stream(name: str) -> None:
     same(name, stepped(name, Add("L1.resid_mid[dog]", 2.0)), expected)
 
 
-def test_resid_mid_does_not_depend_on_the_order_of_the_list() -> None:
-    """What happens in layer 1's middle happens before its end, wherever it stands in the list."""
-    mid, end = Add("L1.resid_mid", 2.0, VECTOR), Clamp("L1.resid_post[dog]", 1.0)
+def test_the_middle_of_a_layer_is_edited_before_its_end_wherever_it_stands_in_the_list() -> None:
+    mid, end = Add("L2.resid_mid", 2.0, VECTOR), Clamp("L2.resid_post[dog]", 1.0)
+    by_hand: HooksByHand = [
+        (ATTN, plus((EVERY, LATER), 2 * VECTOR)),
+        (RESID, set_coefficient(torch.ones_like)),
+    ]
+    same("llama", stepped("llama", mid, end), run("llama", by_hand))
     assert torch.equal(stepped("llama", mid, end), stepped("llama", end, mid))
 
 
