@@ -162,8 +162,7 @@ class _Snippet:
         )
         return [
             "# Written by patchclamp; needs torch and TransformerLens alone.",
-            "import torch",
-            "",
+            *([] if "import torch" in source.splitlines() else ["import torch", ""]),
             source.strip(),
             "torch.set_grad_enabled(False)",
             "device = next(model.parameters()).device",
