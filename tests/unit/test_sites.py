@@ -231,6 +231,7 @@ def test_positions_are_those_of_python_indexing(
         ("{L3.N5@1,3, L3.N9}", "{L3.N5@1,3, L3.N9}"),
         ("{L3.N5, L3.N9}@-1", "{L3.N5@-1, L3.N9@-1}"),
         ("L[3:4].N*", "L3.N*"),
+        ("L[3:4].mlp", "L[3:4].mlp"),
         ("(L1.N* | L2.N*) - {L1.N3}", "(L1.N* | L2.N*) - {L1.N3}"),
         ("(L1.N*) | (L2.N* - L2.N3)", "L1.N* | L2.N* - {L2.N3}"),
         ("L2.resid_post[a - b | {c}]@-1", "L2.resid_post[a - b | {c}]@-1"),

@@ -373,7 +373,8 @@ class Pattern:
     positions: Positions = EVERYWHERE
 
     def __str__(self) -> str:
-        text = f"L{_range_text(self.layers, single=True)}."
+        # One layer of a whole component would read back as a single site.
+        text = f"L{_range_text(self.layers, single=self.indices is not None)}."
         if self.indices is None:
             text += self.kind
         else:
