@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import torch
@@ -43,9 +43,10 @@ def plain(session: Session, ids: torch.Tensor | None = None) -> torch.Tensor:
     def act(tensor: torch.Tensor, hook: object, step: Step) -> torch.Tensor | None:
         return step.apply(tensor, frame)
 
-    hooks = [(step.hook, partial(act, step=step)) for step in steps]
+    hooks: list[Any] = [(step.hook, partial(act, step=step)) for step in steps]
     with torch.no_grad():
-        return bridge.run_with_hooks(ids.unsqueeze(0), fwd_hooks=hooks)[0]
+        logits: torch.Tensor = bridge.run_with_hooks(ids.unsqueeze(0), fwd_hooks=hooks)[0]
+    return logits
 
 
 def error(found: torch.Tensor, truth: torch.Tensor, row: int | None = None) -> float:
@@ -57,7 +58,13 @@ def error(found: torch.Tensor, truth: torch.Tensor, row: int | None = None) -> f
 POSITIONS = st.sampled_from(["", "@0", "@3", "@-1", "@6", "@2:5", "@4:", "@all", "@1,7,-1"])
 LAYER = st.integers(0, 3)
 NUMBER = st.sampled_from([-6.0, -2.0, 0.0, 3.0, 8.0])
-HOW = st.sampled_from(["mean", "zero", "resample"])
+HOW: st.SearchStrategy[Literal["mean", "zero", "resample"]] = st.sampled_from(
+    ["mean", "zero", "resample"]
+)
+KNOCKED_OUT: st.SearchStrategy[Literal["renormalise", "zero"]] = st.sampled_from(
+    ["renormalise", "zero"]
+)
+CUT: st.SearchStrategy[Literal["mean", "zero"]] = st.sampled_from(["mean", "zero"])
 
 
 @st.composite
@@ -83,7 +90,7 @@ def intervention(draw: st.DrawFn) -> Intervention:  # noqa: PLR0911 (one return 
         case 6:
             low = draw(st.integers(0, LENGTH - 1))
             high = draw(st.integers(low, LENGTH - 1))
-            how = draw(st.sampled_from(["renormalise", "zero"]))
+            how = draw(KNOCKED_OUT)
             return Knockout(f"{head}[{high}<-{low}]", how=how)
         case 7:
             return Clamp(f"L{layer}.resid_post[up]{where}", draw(NUMBER))
@@ -99,7 +106,7 @@ def cut(draw: st.DrawFn) -> Intervention:
     last = draw(st.integers(first + 1, 3))
     end = draw(st.sampled_from([f"L{last}.H1:q", f"L{last}.H2:v", f"L{last}.mlp", "logits"]))
     start = draw(st.sampled_from([f"L{first}.H0", f"L{first}.mlp", "embed"]))
-    return Cut(f"{start}->{end}", how=draw(st.sampled_from(["mean", "zero"])))
+    return Cut(f"{start}->{end}", how=draw(CUT))
 
 
 def session_on(name: str, stack: Sequence[Intervention] = ()) -> Session:
@@ -372,7 +379,8 @@ def test_generation_with_keys_and_values_equals_generation_without(
                 found[token.side].append(token.id)
             return found
 
-        return session.submit(job).result()
+        result: dict[str, list[int]] = session.submit(job).result()
+        return result
 
     cached, uncached = texts(use_cache=True), texts(use_cache=False)
     assert cached == uncached
@@ -479,7 +487,11 @@ def test_the_newest_request_of_a_key_wins() -> None:
     hold = threading.Event()
     session.submit(lambda _: hold.wait(5))
     ran: list[int] = []
-    tasks = [session.submit(lambda _, n=n: ran.append(n), key="drag") for n in range(5)]
+
+    def note(n: int, _stop: Any) -> None:
+        ran.append(n)
+
+    tasks = [session.submit(partial(note, n), key="drag") for n in range(5)]
     hold.set()
     tasks[-1].result()
     assert ran == [4]

@@ -37,12 +37,12 @@ def hugging_face(name: str) -> Any:
     torch.manual_seed(7)
     match name:
         case "gpt2":
-            config = hf.GPT2Config(n_layer=4, n_head=4, n_embd=32, n_positions=64, **_SMALL)
-            return hf.GPT2LMHeadModel(config).eval()
+            gpt2 = hf.GPT2Config(n_layer=4, n_head=4, n_embd=32, n_positions=64, **_SMALL)
+            return hf.GPT2LMHeadModel(gpt2).eval()
         case "llama":
             return hf.LlamaForCausalLM(hf.LlamaConfig(**_LLAMA)).eval()
         case "neox":
-            config = hf.GPTNeoXConfig(
+            neox = hf.GPTNeoXConfig(
                 num_hidden_layers=4,
                 num_attention_heads=4,
                 hidden_size=32,
@@ -50,14 +50,14 @@ def hugging_face(name: str) -> Any:
                 max_position_embeddings=64,
                 **_SMALL,
             )
-            return hf.GPTNeoXForCausalLM(config).eval()
+            return hf.GPTNeoXForCausalLM(neox).eval()
         case "gemma":
             return hf.GemmaForCausalLM(hf.GemmaConfig(head_dim=8, **_LLAMA)).eval()
         case "gemma3":
-            config = hf.Gemma3TextConfig(head_dim=8, sliding_window=4, **_LLAMA)
-            return hf.Gemma3ForCausalLM(config).eval()
+            gemma3 = hf.Gemma3TextConfig(head_dim=8, sliding_window=4, **_LLAMA)
+            return hf.Gemma3ForCausalLM(gemma3).eval()
         case "bert":
-            config = hf.BertConfig(
+            bert = hf.BertConfig(
                 num_hidden_layers=3,
                 num_attention_heads=4,
                 hidden_size=32,
@@ -65,7 +65,7 @@ def hugging_face(name: str) -> Any:
                 max_position_embeddings=64,
                 **_SMALL,
             )
-            return hf.BertForMaskedLM(config).eval()
+            return hf.BertForMaskedLM(bert).eval()
     raise KeyError(name)
 
 
@@ -85,7 +85,8 @@ def native() -> TransformerBridge:
         initializer_range=0.25,
         seed=3,
     )
-    return TransformerBridge.boot_native(config)
+    made: TransformerBridge = TransformerBridge.boot_native(config)  # type: ignore[attr-defined] # put on the class when it is imported
+    return made
 
 
 @cache
