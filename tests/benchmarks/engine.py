@@ -56,7 +56,7 @@ def figures(rounds: int = 15) -> Iterator[Figure]:
     def hooked(where: int | slice) -> Callable[[float], Tensor]:
         def way(value: float) -> Tensor:
             with torch.no_grad():
-                logits = model.bridge.run_with_hooks(
+                logits: Tensor = model.bridge.run_with_hooks(
                     ids.unsqueeze(0), fwd_hooks=[(HOOK, clamp(where, value))]
                 )
             return logits[0, -1:]
@@ -126,7 +126,7 @@ class ByHand:
     def of(cls, bridge: Any, ids: Tensor) -> ByHand:
         """Run the model once and keep what the last position needs."""
         plain = AutoModelForCausalLM.from_pretrained(store.cached_path(catalogue.SMOLLM2)).eval()
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         with torch.no_grad():
             out = plain(
                 ids.unsqueeze(0), past_key_values=cache, use_cache=True, output_hidden_states=True

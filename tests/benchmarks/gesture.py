@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from tests.benchmarks.measure import costlier
 from tests.lab.lab import Notebook, browser, server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Page
 
@@ -38,8 +39,8 @@ class Echo(anywidget.AnyWidget):
     function render({ model, el }) {
       el.className = "echo";
       el.style = "height: 40px; background: #8884";
-      let count = 0;
-      el.addEventListener("pointermove", () => model.send({ count: count++ }));
+      el.sent = 0;
+      el.addEventListener("pointermove", () => model.send({ count: ++el.sent }));
       model.on("msg:custom", (message) => {
         requestAnimationFrame(() => { el.textContent = message.count; });
       });
@@ -55,13 +56,16 @@ Echo()'''
 
 # A view draws in an animation frame. A message to oneself that is posted there arrives once the
 # frame is painted.
-_WATCH = """([mover, ...drawn]) => {
+_WATCH = """([event, mover, ...drawn]) => {
   let began = null;
   const root = document.querySelector(mover);
-  root.addEventListener("pointermove", (move) => { began = move.timeStamp; }, { once: true });
-  window.drawn = new Promise((resolve) => {
+  root.addEventListener(event, (move) => { began = move.timeStamp; }, { once: true });
+  window.drawn = new Promise((resolve, reject) => {
+    setTimeout(() => reject(new Error(`A ${event} on ${mover} never changed ${drawn}.`)), 30000);
     const observer = new MutationObserver(() => {
       if (began === null) return;
+      // The empty widget counts, so that no earlier message's return is taken for this one's.
+      if (root.sent !== undefined && root.textContent !== String(root.sent)) return;
       observer.disconnect();
       const painted = new MessageChannel();
       painted.port1.onmessage = () => resolve(performance.now() - began);
@@ -104,6 +108,7 @@ def figures(rounds: int = 6) -> Iterator[Figure]:
 
 def _drag(page: Page) -> list[float]:
     """Drag the slider; of each move the milliseconds that were not the model's."""
+    shown = (".pc-slider", ".pc-next", ".pc-work")
     slider = page.locator(".pc-slider").first
     slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
@@ -111,28 +116,40 @@ def _drag(page: Page) -> list[float]:
     middle = box["y"] + box["height"] / 2
     places = [box["x"] + box["width"] * (0.2 + 0.6 * i / MOVES) for i in range(MOVES + 1)]
     page.mouse.move(places[0], middle)
-    page.mouse.down()
-    seconds = []
+    # The press moves the thumb: its result must not be taken for that of the first move.
+    _timed(page, page.mouse.down, "pointerdown", *shown)
+    milliseconds = []
     for place in places[1:]:
-        whole = _move(page, place, middle, ".pc-slider", ".pc-next", ".pc-work")
-        shown = page.locator(".pc-work").inner_text()  # last run 63 ms
-        seconds.append(whole - float(shown.split()[-2]))
+        whole = _timed(page, partial(page.mouse.move, place, middle), "pointermove", *shown)
+        said = page.locator(".pc-work").inner_text()  # last run 63 ms
+        milliseconds.append(whole - float(said.split()[-2]))
     page.mouse.up()
-    return seconds[1:]  # the first also waits for what the press began
+    return milliseconds
 
 
 def _echoes(page: Page) -> list[float]:
     """Move over the empty widget; of each move the milliseconds."""
-    box = page.locator(".echo").bounding_box()
+    pad = page.locator(".echo")
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
     assert box is not None
     middle = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + 1, middle)
-    trips = [_move(page, box["x"] + 10 * (i + 2), middle, ".echo", ".echo") for i in range(MOVES)]
-    return trips[1:]
+    places = [box["x"] + 10 * i for i in range(1, MOVES + 2)]
+    return [
+        _timed(page, partial(page.mouse.move, place, middle), "pointermove", ".echo", ".echo")
+        for place in places
+    ][1:]
 
 
-def _move(page: Page, x: float, y: float, *watched: str) -> float:
-    """Move the mouse; the milliseconds until what is watched was painted anew."""
-    page.evaluate(_WATCH, list(watched))
-    page.mouse.move(x, y)
+def _timed(page: Page, act: Callable[[], None], event: str, *watched: str) -> float:
+    """Do something with the mouse; the milliseconds until what is watched was painted anew.
+
+    Args:
+        page: the page.
+        act: what to do.
+        event: what the page will call it.
+        watched: a selector of what it happens to, then those of what will change.
+    """
+    page.evaluate(_WATCH, [event, *watched])
+    act()
     return float(page.evaluate("() => window.drawn"))
