@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +17,8 @@ from patchclamp.engine.engine import Engine
 from patchclamp.engine.experiment import Experiment, Run
 from patchclamp.engine.generate import generate
 from patchclamp.engine.hooks import check_intervention
-from patchclamp.engine.plan import Input
 from patchclamp.engine.surroundings import Reference, Surroundings, input_of, reference_inputs
-from patchclamp.errors import InputError, InterventionError
+from patchclamp.errors import InputError, InterventionError, PatchclampError, Stopped
 from patchclamp.interventions import Intervention
 from patchclamp.methods.metric import LogitDifference, LogProb, Metric, metric_from_json
 from patchclamp.models.language_model import LanguageModel
@@ -26,9 +27,10 @@ from patchclamp.sites import Site
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from patchclamp.engine.generate import Generated
+    from patchclamp.engine.plan import Input
     from patchclamp.engine.queue import Priority, Task
 
     ShouldStop = Callable[[], bool]
@@ -83,12 +85,17 @@ class _State:
     stack: tuple[tuple[int, Intervention], ...]
     directions: tuple[tuple[str, str, tuple[float, ...]], ...] = ()
 
+    @property
+    def interventions(self) -> tuple[Intervention, ...]:
+        return tuple(iv for _, iv in self.stack)
+
 
 class Session:
     """One model, one input, one stack of interventions; a baseline run and a current run.
 
     Args:
-        model: the model.
+        model: the model; a Hugging Face model or a ``TransformerBridge`` becomes one, and then
+            inputs are token ids, unless the bridge has a tokenizer.
         input: a text, or a 1-D tensor of token ids, which is taken as it is.
         contrast: a second input (a corrupted prompt, say) that :class:`patchclamp.Patch` takes
             values from.
@@ -106,7 +113,7 @@ class Session:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: LanguageModel | nn.Module,
         input: str | Tensor,  # noqa: A002 (the word that users say)
         *,
         contrast: str | Tensor | None = None,
@@ -115,10 +122,8 @@ class Session:
         chat: bool = False,
         interventions: Iterable[Intervention] = (),
     ) -> None:
-        if not isinstance(model, LanguageModel):
-            model = LanguageModel(model)
-        self.model = model
-        self.engine = Engine.of(model)
+        self.model = model if isinstance(model, LanguageModel) else LanguageModel(model)
+        self.engine = Engine.of(self.model)
         self._lock = threading.RLock()
         self._observers: list[Callable[[Change], None]] = []
         self._next_key = 0
@@ -127,20 +132,21 @@ class Session:
         self._redo: list[_State] = []
         self._undo: list[_State] = []
         self._runs: OrderedDict[Hashable, Run] = OrderedDict()
-        self._reference = reference_inputs(model, reference)
+        self._reference = reference_inputs(self.model, reference)
         self._measured: tuple[Hashable, Reference] | None = None
         given, text = self._read(input, chat=chat)
-        other = (None, None) if contrast is None else self._read(contrast, chat=chat)
-        self._state = _State(given, text, chat, *other, metric or LogProb(), ())
+        other, other_text = self._read_contrast(contrast, chat=chat)
+        self._state = _State(given, text, chat, other, other_text, metric or LogProb(), ())
         self._check_metric(self._state.metric)
         self._state = replace(self._state, stack=self._keyed(interventions))
 
     def __repr__(self) -> str:
         shown = self.text if self.text is not None else f"{len(self.ids)} token ids"
         count = len(self.interventions)
-        return f"Session({self.model.name}, {shown!r}, {count} intervention{'' if count == 1 else 's'})"
+        stack = f"{count} intervention{'' if count == 1 else 's'}"
+        return f"Session({self.model.name}, {shown!r}, {stack})"
 
-    # What it is ------------------------------------------------------------------------------------
+    # What it is -----------------------------------------------------------------------------------
 
     @property
     def revision(self) -> int:
@@ -180,13 +186,14 @@ class Session:
         """The input: the text, or token ids. Settable."""
         return self._state.text if self._state.text is not None else self.ids
 
-    @input.setter
+    @input.setter  # noqa: A003 (the property above, not the builtin)
     def input(self, value: str | Tensor) -> None:
         given, text = self._read(value, chat=self._state.chat)
 
         def make(state: _State) -> _State:
-            self._check_stack([iv for _, iv in state.stack], given)
-            return replace(state, given=given, text=text)
+            new = replace(state, given=given, text=text)
+            self._check_stack(new.interventions, new)
+            return new
 
         self._change("input", make)
 
@@ -200,8 +207,14 @@ class Session:
 
     @contrast.setter
     def contrast(self, value: str | Tensor | None) -> None:
-        given, text = (None, None) if value is None else self._read(value, chat=self._state.chat)
-        self._change("contrast", lambda s: replace(s, contrast=given, contrast_text=text))
+        given, text = self._read_contrast(value, chat=self._state.chat)
+
+        def make(state: _State) -> _State:
+            new = replace(state, contrast=given, contrast_text=text)
+            self._check_stack(new.interventions, new)
+            return new
+
+        self._change("contrast", make)
 
     @property
     def metric(self) -> Metric:
@@ -219,19 +232,19 @@ class Session:
         return self.metric_tokens()[0]
 
     def metric_tokens(self) -> tuple[int, ...]:
-        """Return the ids that the metric is about; runs the baseline where it needs its likeliest."""
+        """Return the ids that the metric is about; runs the baseline if it needs its likeliest."""
         metric = self._state.metric
         likeliest = -1
         if isinstance(metric, LogProb) and metric.token is None:
             likeliest = int(self.baseline.rows([-1])[0].argmax())
         return metric.tokens(self.model, likeliest)
 
-    # The stack -----------------------------------------------------------------------------------------
+    # The stack ------------------------------------------------------------------------------------
 
     @property
     def interventions(self) -> tuple[Intervention, ...]:
         """The stack, applied in order. Settable as a whole: one step of undo."""
-        return tuple(iv for _, iv in self._state.stack)
+        return self._state.interventions
 
     @interventions.setter
     def interventions(self, value: Iterable[Intervention]) -> None:
@@ -253,7 +266,7 @@ class Session:
 
     def add(self, intervention: Intervention) -> int:
         """Put an intervention at the end of the stack; returns its key."""
-        self._check_stack([intervention], self._state.given)
+        self._check_stack([intervention], self._state)
         with self._lock:
             key = self._next_key
             self._next_key += 1
@@ -270,7 +283,7 @@ class Session:
             intervention: the new one.
             coalesce: edits in a row with the same value here are one step of undo: a drag.
         """
-        self._check_stack([intervention], self._state.given)
+        self._check_stack([intervention], self._state)
 
         def make(state: _State) -> _State:
             stack = list(state.stack)
@@ -328,7 +341,11 @@ class Session:
             InterventionError: when the vector has another size, is zero or is not finite.
         """
         where = Site.parse(f"{site}[{name}]")
-        values = torch.as_tensor(vector).detach().float().cpu().flatten()
+        try:
+            values = torch.as_tensor(vector).detach().float().cpu().flatten()
+        except (TypeError, ValueError, RuntimeError) as error:
+            msg = f"A direction is a vector of numbers, not a {type(vector).__name__} ({error})."
+            raise InterventionError(msg) from error
         width = self.model.anatomy.d_model
         if values.numel() != width:
             msg = f"A direction at {site} has {width} numbers, not {values.numel()}."
@@ -351,7 +368,7 @@ class Session:
         """The named directions: where each lives, and its vector."""
         return {name: (site, torch.tensor(vector)) for name, site, vector in self._state.directions}
 
-    # Undo ---------------------------------------------------------------------------------------------------
+    # Undo -----------------------------------------------------------------------------------------
 
     @property
     def can_undo(self) -> bool:
@@ -371,7 +388,7 @@ class Session:
         """Make the last undone change again; returns whether there was one."""
         return self._travel("redo", self._redo, self._undo)
 
-    # Runs --------------------------------------------------------------------------------------------------
+    # Runs -----------------------------------------------------------------------------------------
 
     @property
     def experiment(self) -> Experiment:
@@ -416,26 +433,42 @@ class Session:
             count: the most tokens.
             seed: of the sampling; both sides draw with the same noise.
             temperature: 0 takes the likeliest token.
-            on_token: called with "baseline" or "clamped" and each token as it comes.
+            on_token: called with "baseline" or "clamped" and each token as it comes, on the
+                calling thread, never while the model is held.
 
         Returns:
             The two texts, by side.
+
+        Raises:
+            InputError: when count or temperature make no sense, or the input fills the context.
+            Stopped: when somebody stopped the model's queue.
         """
         experiment = self.experiment
+        sides = {"baseline": experiment.under(()), "clamped": experiment}
+        arrived: SimpleQueue[Generated | None] = SimpleQueue()
 
-        def job(stop: ShouldStop) -> Generator[None, None, dict[str, str]]:
-            sides = {"baseline": experiment.under(()), "clamped": experiment}
-            texts = dict.fromkeys(sides, "")
+        def job(stop: ShouldStop) -> Generator[None, None, None]:
             for token in generate(
                 sides, count=count, seed=seed, temperature=temperature, should_stop=stop
             ):
+                arrived.put(token)
+                yield
+
+        task = self.submit(job)
+        task.add_done_callback(lambda _: arrived.put(None))
+        texts = dict.fromkeys(sides, "")
+        try:
+            while (token := _next(arrived)) is not None:
                 texts[token.side] += token.text
                 if on_token is not None:
                     on_token(token.side, token)
-                yield
-            return texts
-
-        return self.submit(job, priority="interactive").result()
+        except BaseException:  # an interrupt, or the callback's own error
+            task.cancel()
+            with suppress(Stopped):
+                task.result()  # the model is free again
+            raise
+        task.result()
+        return texts
 
     def submit(
         self,
@@ -469,7 +502,7 @@ class Session:
 
         return stop
 
-    # Keeping it ----------------------------------------------------------------------------------------------
+    # Keeping it -----------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
         """Return the session as JSON; the model is named, not included."""
@@ -497,7 +530,7 @@ class Session:
         """Make a session of what :meth:`to_json` gave.
 
         Raises:
-            InputError: when it is not a session of this version.
+            PatchclampError: when it is not a session of this version, or not one of this model.
         """
         if data.get("format") != _FORMAT:
             msg = f"This is not a session that this version reads (format {data.get('format')!r})."
@@ -506,18 +539,24 @@ class Session:
         def read(value: Any) -> Any:
             return torch.tensor(value) if isinstance(value, list) else value
 
-        reference = data.get("reference")
-        session = cls(
-            model,
-            read(data["input"]),
-            contrast=read(data.get("contrast")),
-            metric=metric_from_json(data["metric"]),
-            reference=None if reference is None else [read(one) for one in reference],
-            chat=bool(data.get("chat")),
-        )
-        for direction in data.get("directions", []):
-            session.define(direction["name"], direction["site"], direction["vector"])
-        session.interventions = [Intervention.from_json(one) for one in data["interventions"]]
+        try:
+            reference = data["reference"]
+            session = cls(
+                model,
+                read(data["input"]),
+                contrast=read(data["contrast"]),
+                metric=metric_from_json(data["metric"]),
+                reference=None if reference is None else [read(one) for one in reference],
+                chat=bool(data["chat"]),
+            )
+            for direction in data["directions"]:
+                session.define(direction["name"], direction["site"], direction["vector"])
+            session.interventions = [Intervention.from_json(one) for one in data["interventions"]]
+        except PatchclampError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            msg = f"This session cannot be read ({type(error).__name__}: {error})."
+            raise InputError(msg) from error
         session._undo.clear()
         return session
 
@@ -530,7 +569,7 @@ class Session:
         """Read a session from a JSON file.
 
         Raises:
-            InputError: when the file does not hold a session.
+            PatchclampError: when the file does not hold a session of this model.
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -548,31 +587,38 @@ class Session:
 
         return to_code(self)
 
-    # Inside -------------------------------------------------------------------------------------------------
+    # Inside ---------------------------------------------------------------------------------------
 
     def _read(self, value: str | Tensor, *, chat: bool) -> tuple[Input, str | None]:
         if isinstance(value, str):
             return input_of(self.model, self.model.to_ids(value, chat=chat)), value
         return input_of(self.model, self.model.check_ids(value)), None
 
-    def _check_metric(self, metric: Metric) -> None:
+    def _read_contrast(
+        self, value: str | Tensor | None, *, chat: bool
+    ) -> tuple[Input | None, str | None]:
+        return (None, None) if value is None else self._read(value, chat=chat)
+
+    def _check_metric(self, metric: object) -> None:
         if not isinstance(metric, LogProb | LogitDifference):
             msg = f"A metric is LogProb(...) or LogitDifference(...), not {type(metric).__name__}."
             raise InputError(msg)
         metric.tokens(self.model, 0)
 
-    def _check_stack(self, stack: Iterable[Intervention], given: Input) -> None:
+    def _check_stack(self, stack: Iterable[object], state: _State) -> None:
+        given, surroundings = state.given, self._surroundings(state)
         for iv in stack:
             if not isinstance(iv, Intervention):
-                msg = f"The stack takes interventions such as patchclamp.Clamp, not {type(iv).__name__}."
+                what = type(iv).__name__
+                msg = f"The stack takes interventions such as patchclamp.Clamp, not {what}."
                 raise InterventionError(msg)
             check_intervention(iv, self.model.anatomy, len(given.ids), has_bos=given.has_bos)
-            self._surroundings(self._state).check(iv)
+            surroundings.check(iv, given)
 
     def _keyed(self, interventions: Iterable[Intervention]) -> tuple[tuple[int, Intervention], ...]:
         """Give each intervention a key; one that is on the stack already keeps its own."""
         wanted = list(interventions)
-        self._check_stack(wanted, self._state.given)
+        self._check_stack(wanted, self._state)
         free = list(self._state.stack)
         keyed = []
         for iv in wanted:
@@ -642,3 +688,9 @@ class Session:
                     self._runs.popitem(last=False)
             self._runs.move_to_end(key)
             return self._runs[key]
+
+
+def _next(arrived: SimpleQueue[Generated | None]) -> Generated | None:
+    while True:  # short waits, so that an interrupt gets through on every system
+        with suppress(Empty):
+            return arrived.get(timeout=0.1)

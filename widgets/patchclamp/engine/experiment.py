@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from patchclamp.engine.hooks import first_position, reading
-from patchclamp.errors import BudgetError
+from patchclamp.errors import BudgetError, InputError, ModelError
 from patchclamp.sites import Site
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Experiment:
     def capture(
         self, hooks: Sequence[str], should_stop: ShouldStop | None = None
     ) -> dict[str, Tensor]:
-        """Return what stands at hook points; see :meth:`patchclamp.engine.engine.Engine.capture`."""
+        """Return what stands at hook points; see :class:`patchclamp.engine.engine.Engine`."""
         return self.engine.capture(
             self.given,
             self.stack,
@@ -128,12 +128,19 @@ def measure(experiment: Experiment, site: Site, should_stop: ShouldStop | None =
 class Run:
     """What came out of an experiment; computed when asked, on the model's worker, and kept.
 
+    It is of the weights that the model had when it was made: what was computed stays, and what was
+    not is refused (ModelError) once they have changed.
+
     Attributes:
         experiment: what was run.
     """
 
     experiment: Experiment
     _kept: dict[str, Outcome] = field(default_factory=dict, repr=False)
+    _weights: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_weights", self.experiment.engine.model.weights_version)
 
     def compute(self, should_stop: ShouldStop | None = None) -> Outcome:
         """Run it if nobody has, waiting for the worker; a cell's interrupt cancels it.
@@ -168,15 +175,27 @@ class Run:
         size = 4 * self.experiment.length * self.experiment.engine.model.anatomy.d_vocab
         if size > self.experiment.engine.budget:
             msg = (
-                f"The logits of {self.experiment.length} positions take {size / 2**20:,.0f} MiB, more than the "
-                "engine's budget: ask for the positions you need with run.rows([...])."
+                f"The logits of {self.experiment.length} positions take {size / 2**20:,.0f} MiB, "
+                "more than the engine's budget: ask for the positions you need with "
+                "run.rows([...])."
             )
             raise BudgetError(msg)
         return self._read(range(self.experiment.length))
 
     def rows(self, positions: Sequence[int]) -> Tensor:
-        """Return Float[row, vocab], the logits at some positions; negative ones count from the end."""
+        """Return Float[row, vocab], the logits at some positions.
+
+        Args:
+            positions: which; negative ones count from the end.
+
+        Raises:
+            InputError: when the input has no such position.
+        """
         length = self.experiment.length
+        for position in positions:
+            if not -length <= position < length:
+                msg = f"Position {position} is outside the input (0 to {length - 1})."
+                raise InputError(msg)
         wanted = [p % length for p in positions]
         if "logits" in self.__dict__:
             return self.logits[wanted]
@@ -218,7 +237,7 @@ class Run:
     def unchanged_before(self, other: Run) -> int:
         """Return the first position at which this run can differ from another of the same input."""
         mine, theirs = self.experiment, other.experiment
-        if mine.given != theirs.given:
+        if (mine.given, mine.context) != (theirs.given, theirs.context):
             return 0
         if not mine.engine.model.anatomy.causal:
             return 0
@@ -242,4 +261,10 @@ class Run:
         return self._wait(job)
 
     def _wait(self, job: Callable[[ShouldStop], T]) -> T:
+        if self.experiment.engine.model.weights_version != self._weights:
+            msg = (
+                "The model's weights have changed since this run was asked for, and it was not "
+                "computed so far: take session.baseline or session.current again."
+            )
+            raise ModelError(msg)
         return self.experiment.engine.queue.submit(job).result()

@@ -76,13 +76,17 @@ def generate(
         the end-of-text token or at the end of the context.
 
     Raises:
-        InputError: when count or temperature make no sense.
+        InputError: when count or temperature make no sense, or the input fills the context.
         Stopped: when ``should_stop`` said so.
     """
     if count < 1 or not 0 <= temperature < float("inf"):
         msg = "Generation needs a count of at least 1 and a temperature of at least 0."
         raise InputError(msg)
     experiments = list(sides.values())
+    room = experiments[0].engine.model.n_ctx - experiments[0].length
+    if room < 1:
+        msg = "The prompt fills the model's context: there is no room for another token."
+        raise InputError(msg)
     engine, model = experiments[0].engine, experiments[0].engine.model
     noise = torch.Generator().manual_seed(seed)
     outcomes = [e.outcome(should_stop=should_stop) for e in experiments]
@@ -90,7 +94,6 @@ def generate(
     cached = use_cache and engine.shortcuts.positions
     stream = _Stream(experiments, [outcome.trace for outcome in outcomes] if cached else None)
     writers = {side: _Writer(model) for side in sides}
-    room = model.n_ctx - experiments[0].length
     ended: set[str] = set()
     for index in range(min(count, room)):
         chosen = _choose(logits, temperature, noise)

@@ -7,7 +7,7 @@ import inspect
 import itertools
 import sys
 import threading
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
 
 from patchclamp.errors import Stopped
 
@@ -50,7 +50,7 @@ class Task(Generic[T]):
         self.error: BaseException | None = None
         self.state = "waiting"
 
-    def __lt__(self, other: Task[object]) -> bool:
+    def __lt__(self, other: Task[Any]) -> bool:
         return (self._rank, self._order) < (other._rank, other._order)
 
     def cancel(self) -> None:
@@ -103,16 +103,14 @@ class Task(Generic[T]):
         """Run the job, or one chunk of it; return whether it has ended."""
         try:
             if self._stop.is_set():
-                if self._steps is not None:
-                    self._steps.close()
-                raise Stopped("Stopped before it was finished.")
+                self._leave()
             self.state = "running"
             if self._steps is None:
                 value = self._job(self._stop.is_set)
                 if not inspect.isgenerator(value):
-                    self._end("done", value)  # type: ignore[arg-type]
+                    self._end("done", cast("T", value))
                     return True
-                self._steps = value
+                self._steps = cast("Generator[object, None, T]", value)
             next(self._steps)
         except StopIteration as end:
             self._end("done", end.value)
@@ -124,6 +122,11 @@ class Task(Generic[T]):
             self._end("failed", error=error)
             return True
         return False
+
+    def _leave(self) -> NoReturn:
+        if self._steps is not None:
+            self._steps.close()
+        raise Stopped("Stopped before it was finished.")
 
     def _end(self, state: str, value: T | None = None, error: BaseException | None = None) -> None:
         if error is None:
@@ -154,8 +157,8 @@ class Queue:
     def __init__(self, name: str) -> None:
         self._name = name
         self._changed = threading.Condition()
-        self._waiting: list[Task[object]] = []
-        self._running: Task[object] | None = None
+        self._waiting: list[Task[Any]] = []
+        self._running: Task[Any] | None = None
         self._thread: threading.Thread | None = None
         self._order = itertools.count()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from patchclamp.engine.hooks import Frame, groups, patch_rows
 from patchclamp.engine.plan import Input
 from patchclamp.engine.reference_texts import REFERENCE_TEXTS
 from patchclamp.errors import InterventionError
@@ -132,18 +133,29 @@ class Surroundings:
     directions: Mapping[str, Tensor] = field(default_factory=dict)
     _runs: OrderedDict[Hashable, Tensor] = field(default_factory=OrderedDict, repr=False)
 
-    def check(self, intervention: Intervention) -> None:
+    def check(self, intervention: Intervention, given: Input) -> None:
         """Say when an intervention needs what is not there.
 
+        Args:
+            intervention: what is to be done.
+            given: the input it is done to.
+
         Raises:
-            InterventionError: when its direction is not defined, or there is no contrast input.
+            InterventionError: when its direction is not defined, there is no contrast input, or
+                the run to patch from lacks a position.
+            InputError: when what to patch from cannot be run.
         """
         sites = intervention.site.written if isinstance(intervention.site, SiteSet) else ()
         for site in sites or (intervention.site,):
             if isinstance(site, Site) and site.kind == "direction":
                 self.direction(site.name or "")
         if isinstance(intervention, Patch):
-            self._source(intervention.source)
+            source, length = self._source(intervention.source), len(given.ids)
+            frame = Frame(0, length, given.has_bos)
+            for site, _ in groups(intervention.site, self.engine.model.anatomy):
+                rows = frame.rows(length, site.positions)
+                if rows:
+                    patch_rows(intervention, site, rows, frame, len(source.ids))
 
     def mean(self, hook: str) -> Tensor:
         """Return the reference mean at a hook point, in one position's shape."""

@@ -60,7 +60,7 @@ def _plain(model: nn.Module) -> nn.Module:
     for name, child in list(model.named_children()):
         inner = child
         while isinstance(inner, GeneralizedComponent) and inner.original_component is not None:
-            inner = cast("nn.Module", inner.original_component)
+            inner = inner.original_component
         model._modules[name] = _plain(inner)  # noqa: SLF001
     return model
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from patchclamp.errors import InputError
+from patchclamp.models.language_model import as_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
     from patchclamp.models.language_model import LanguageModel
 
 Token = str | int
+
+
+def _plain(token: Any) -> Any:
+    """Turn what ``argmax`` gives into a number that compares and goes to JSON."""
+    return token if token is None or isinstance(token, str | int) else as_id(token)
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,9 @@ class LogProb:
 
     token: Token | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token", _plain(self.token))
+
     def tokens(self, model: LanguageModel, likeliest: int) -> tuple[int, ...]:
         """Return the ids that it is about."""
         return (likeliest if self.token is None else model.token_id(self.token),)
@@ -38,7 +48,7 @@ class LogProb:
 
     def label(self, texts: tuple[str, ...]) -> str:
         """Write it as people do."""
-        return f"log p({texts[0]!r})"
+        return f"log p({json.dumps(texts[0], ensure_ascii=False)})"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -57,6 +67,10 @@ class LogitDifference:
     token: Token
     against: Token
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token", _plain(self.token))
+        object.__setattr__(self, "against", _plain(self.against))
+
     def tokens(self, model: LanguageModel, likeliest: int) -> tuple[int, ...]:
         """Return the ids that it is about."""
         del likeliest  # both are given
@@ -68,7 +82,7 @@ class LogitDifference:
 
     def label(self, texts: tuple[str, ...]) -> str:
         """Write it as people do."""
-        return f"logit {texts[0]!r} − {texts[1]!r}"
+        return " − ".join(f"logit {json.dumps(text, ensure_ascii=False)}" for text in texts)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import operator
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -228,7 +229,8 @@ class LanguageModel:
             wrong, most = low if low < 0 else high, self.anatomy.d_vocab - 1
             msg = f"Token id {wrong} is outside the vocabulary (0 to {most})."
             raise InputError(msg)
-        return ids.long()
+        checked: torch.Tensor = ids.long()
+        return checked
 
     def token_text(self, token: int) -> str:
         """Write a token as text, with its leading space; its number if there is no tokenizer."""
@@ -245,14 +247,14 @@ class LanguageModel:
             return " ".join(str(i) for i in ids)
         return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
-    def token_id(self, token: str | int) -> int:
+    def token_id(self, token: str | SupportsIndex) -> int:
         """Return the id of one token, given as its text (leading space included) or its id.
 
         Raises:
             InputError: when the text is not exactly one token of the vocabulary.
         """
         if not isinstance(token, str):
-            return self._checked(token)
+            return int(self.check_ids([as_id(token)])[0])
         if self.tokenizer is None:
             msg = f"This model has no tokenizer: give the token's id instead of {token!r}."
             raise InputError(msg)
@@ -272,15 +274,18 @@ class LanguageModel:
         )
         raise InputError(msg)
 
-    def _checked(self, token: object) -> int:
-        try:
-            if isinstance(token, bool):
-                raise TypeError  # noqa: TRY301 (True is no token, though Python counts with it)
-            index = operator.index(token)  # type: ignore[arg-type]
-        except TypeError as error:
-            msg = f"A token is its text, leading space included, or its id, not {_shown(token)}."
-            raise InputError(msg) from error
-        return int(self.check_ids([index])[0])
+
+def as_id(token: Any) -> int:
+    """Return a token's id as a plain number; ``argmax`` gives tensors.
+
+    Raises:
+        InputError: when it is no whole number.
+    """
+    if not isinstance(token, bool):  # Python counts with True, but it is no token
+        with suppress(TypeError):
+            return operator.index(token)
+    msg = f"A token is its text, leading space included, or its id, not {_shown(token)}."
+    raise InputError(msg)
 
 
 @dataclass(frozen=True)

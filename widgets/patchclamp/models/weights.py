@@ -20,7 +20,7 @@ def neuron_writes(bridge: TransformerBridge, layer: int) -> Tensor:
     These are the *down* rows (the output projection), not the *up* rows, which a neuron reads with.
     """
     projection = bridge.blocks[layer].mlp.out.original_component
-    weight = projection.weight.detach()
+    weight: Tensor = projection.weight.detach()
     # GPT-2's Conv1D keeps its weight as [in, out].
     return weight if type(projection).__name__ == "Conv1D" else weight.T
 
