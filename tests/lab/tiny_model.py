@@ -1,0 +1,69 @@
+"""Random Llamas that the kernel builds in a second, with a tokenizer of words."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import tokenizers
+import torch
+import transformers as hf
+from transformers import PreTrainedTokenizerFast
+
+from patchclamp.models.language_model import LanguageModel
+
+SCRIPT = "<script>window.taken=1</script>"
+"""A token whose text would run if anything took it for HTML."""
+WORDS = ("the", "cat", "sat", "on", "mat", "and", "saw", "a", "dog", "city", "of", "in", SCRIPT)
+SENTENCE = "the cat sat on the mat and saw a dog"
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Make a tokenizer that knows WORDS and, for the rest of the vocabulary, w0, w1, ..."""
+    words = ["<unk>", "<bos>", "<eos>", *WORDS]
+    words += [f"w{i}" for i in range(64 - len(words))]
+    model = tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>")
+    made = tokenizers.Tokenizer(model)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    special = {"unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **special)
+
+
+def _llama(**sizes: Any) -> Any:
+    torch.manual_seed(7)
+    config = hf.LlamaConfig(
+        vocab_size=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        # Wider than usual: with 0.02 nothing in a model this small depends on anything.
+        initializer_range=0.25,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        **sizes,
+    )
+    return hf.LlamaForCausalLM(config).eval()
+
+
+@cache
+def tiny() -> LanguageModel:
+    """Make a model of 4 layers that answers in milliseconds; at most 64 tokens."""
+    sizes = {
+        "num_hidden_layers": 4,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "max_position_embeddings": 64,
+    }
+    return LanguageModel(_llama(**sizes), tokenizer(), name="tiny")
+
+
+@cache
+def slow() -> LanguageModel:
+    """Make a model whose dose-response curve at 400 tokens takes many seconds."""
+    sizes = {
+        "num_hidden_layers": 12,
+        "hidden_size": 384,
+        "intermediate_size": 1536,
+        "max_position_embeddings": 512,
+    }
+    return LanguageModel(_llama(**sizes), tokenizer(), name="slow")
