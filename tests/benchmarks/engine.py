@@ -74,13 +74,13 @@ def figures(rounds: int = 15) -> Iterator[Figure]:
     for ways in (last, everywhere):
         must_agree(ways)
     t = in_turns(last, rounds)
-    one = f"last-token clamp, T = {LENGTH}, "
-    yield faster(one + "bridged blocks: plain pass / ours", t["plain pass"], t["bridged"], 6)
-    yield faster(one + "plain twins: plain pass / ours", t["plain pass"], t["twins"], 8)
-    yield costlier(one + "bridged blocks: ours / by hand", t["bridged"], t["bridged by hand"], 1.2)
-    yield costlier(one + "plain twins: ours / by hand", t["twins"], t["twins by hand"], 1.2)
+    one = f"last-token-clamp:T={LENGTH}:"
+    yield faster(one + "bridged-blocks:plain-pass/ours", t["plain pass"], t["bridged"], 6)
+    yield faster(one + "plain-twins:plain-pass/ours", t["plain pass"], t["twins"], 8)
+    yield costlier(one + "bridged-blocks:ours/by-hand", t["bridged"], t["bridged by hand"], 1.2)
+    yield costlier(one + "plain-twins:ours/by-hand", t["twins"], t["twins by hand"], 1.2)
     t = in_turns(everywhere, rounds)
-    every = f"all-position clamp, T = {LENGTH}: plain pass / ours"
+    every = f"all-position-clamp:T={LENGTH}:plain-pass/ours"
     yield faster(every, t["plain pass"], t["ours"], 1.8)
 
 

@@ -103,7 +103,7 @@ def figures(rounds: int = 6) -> Iterator[Figure]:
                 ours += _drag(page)
                 notebook.settled()  # the random controls are measured after a drag
                 empty_trips += _echoes(page)
-    yield costlier("gesture to pixels without compute / empty round trip", ours, empty_trips, 1.5)
+    yield costlier("gesture-to-pixels-without-compute/empty-round-trip", ours, empty_trips, 1.5)
 
 
 def _drag(page: Page) -> list[float]:

@@ -5,6 +5,7 @@ that a notebook can do by code what a hand does by mouse, and the other way roun
 """
 
 import itertools
+import time
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -572,6 +573,7 @@ class NeuronClamp(View, bundle="neuron-clamp"):
 
     def _compute(self, should_stop: ShouldStop) -> tuple[int, say.Result]:
         """The prediction under the stack as it is now, and the revision that it is of."""
+        began = time.perf_counter()
         revision, before, after, metric = self._consistent()
         after.compute(should_stop)
         tokens = self._tokens(metric, before)
@@ -584,14 +586,18 @@ class NeuronClamp(View, bundle="neuron-clamp"):
         shares = _shares(before.log_probs().exp(), after.log_probs().exp())
         text = self._session.model.token_text
         work = after.work
+        moved = kl_by_position(before, after, should_stop).numpy()
         result = say.Result(
             top=[say.Share(id=i, text=text(i), before=b, after=a) for i, b, a in shares],
             metric=say.BeforeAfter(
                 **{side: float(metric.of(row, tokens)) for side, row in logits.items()}
             ),
-            moved=kl_by_position(before, after, should_stop).numpy(),
+            moved=moved,
             work=say.Work(
-                blocks=work.blocks, positions=work.positions, seconds=work.seconds, way=work.way
+                blocks=work.blocks,
+                positions=work.positions,
+                seconds=time.perf_counter() - began,
+                way=work.way,
             ),
         )
         return revision, result
