@@ -222,10 +222,11 @@ def test_setting_the_stack_keeps_the_keys_of_what_is_on_it_already() -> None:
 def test_every_observer_hears_of_every_change_after_it_until_it_stops() -> None:
     session = session_on()
     heard: dict[str, list[tuple[Change, tuple[Any, ...]]]] = {"a": [], "b": []}
-    stops = {
-        name: session.observe(lambda change, to=name: heard[to].append((change, seen(session))))
-        for name in heard
-    }
+
+    def keep(name: str) -> Callable[[Change], None]:
+        return lambda change: heard[name].append((change, seen(session)))
+
+    stops = {name: session.observe(keep(name)) for name in heard}
     session.interventions = [CLAMP]
     first = seen(session)
     session.metric = pc.LogProb(5)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from patchclamp.errors import Stopped
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,24 +23,32 @@ def kl_divergence(before: Tensor, after: Tensor) -> Tensor:
 
     Kullback and Leibler (1951): what it costs to believe ``after`` when ``before`` is true.
     """
-    p, q = before.float().log_softmax(-1), after.float().log_softmax(-1)
-    # Rounding makes equal predictions differ by about -1e-8.
-    return (p.exp() * (p - q)).sum(-1).clamp_min(0)
+    log_p, log_q = before.float().log_softmax(-1), after.float().log_softmax(-1)
+    p, d = log_p.exp(), log_p - log_q
+    # Sum of p d - p + q, which is the same as both sum to 1, and whose every term is about p d^2 / 2
+    # for small d: rounding of the softmax, of first order in d, would otherwise show as 1e-8 nats.
+    near = p * (d + torch.expm1(-d.clamp_min(-1)))
+    far = p * d - p + log_q.exp()
+    return torch.where(d > -1, near, far).sum(-1).clamp_min(0)
 
 
 def kl_by_position(
     before: Run, after: Run, should_stop: Callable[[], bool] | None = None
 ) -> Tensor:
-    """Return Float[pos]: KL(before || after) of the next-token prediction at each position, in nats.
+    """Return Float[pos]: KL(before || after) in nats of the prediction after each position.
 
     Positions before the first one that the runs' stacks touch are exactly 0 and cost nothing.
+
+    Raises:
+        Stopped: when ``should_stop`` said so.
     """
     length = before.experiment.length
     first = after.unchanged_before(before)
     found = torch.zeros(length)
     for start in range(first, length, _ROWS_AT_ONCE):
         if should_stop is not None and should_stop():
-            break
+            msg = "Stopped before it was finished."
+            raise Stopped(msg)
         rows = list(range(start, min(start + _ROWS_AT_ONCE, length)))
         found[rows] = kl_divergence(before.rows(rows), after.rows(rows)).cpu()
     return found

@@ -4,7 +4,8 @@ The effect of an intervention is the metric with the whole stack minus the metri
 intervention. Its control is the same stack with the intervention replaced by one on a random neuron
 of the same layer that changes what is written to the residual stream by the same norm at every
 position, so that an effect of the size of any push of that strength is seen as such. Massive-
-activation neurons are never drawn.
+activation neurons are never drawn. Where a norm stands between the MLP and the residual stream
+(Gemma 2 and 3), the norm is that of what enters it.
 """
 
 from __future__ import annotations
@@ -112,7 +113,10 @@ def _controls(
     seeds: int,
     should_stop: Callable[[], bool] | None,
 ) -> list[Add]:
-    """Draw random neurons and push each by the norm by which the intervention changes the stream."""
+    """Draw random neurons, and push each by the norm by which the intervention changes the stream.
+
+    Neurons that another intervention of the stack acts on are not drawn: it would undo the push.
+    """
     site = experiment.stack[index].site
     if not isinstance(site, Site) or site.kind != "neuron":
         return []
@@ -129,12 +133,11 @@ def _controls(
     before = experiment.under(without).capture([hook], should_stop=should_stop)[hook][where, neuron]
     norms = neuron_writes(model.bridge, layer).float().norm(dim=-1)
     change = (after - before).float() * norms[neuron]
-    massive = massive_neurons(experiment.surroundings.reference, model.anatomy)
-    free = [
-        n
-        for n in range(len(norms))
-        if n != neuron and (layer, n) not in massive and float(norms[n]) > 0
-    ]
+    taken = set(massive_neurons(experiment.surroundings.reference, model.anatomy))
+    for other in experiment.stack:
+        sites = model.anatomy.expand(other.site)
+        taken |= {(s.layer or 0, s.index or 0) for s in sites if s.kind == "neuron"}
+    free = [n for n in range(len(norms)) if (layer, n) not in taken and float(norms[n]) > 0]
     generator = torch.Generator().manual_seed(neuron)
     chosen = [free[i] for i in torch.randperm(len(free), generator=generator)[:seeds].tolist()]
     return [

@@ -36,7 +36,8 @@ def massive_neurons(reference: Reference, anatomy: Anatomy) -> frozenset[tuple[i
     """Return (layer, index) of the massive neurons; measures the reference set if need be.
 
     A neuron is massive when the peak of its absolute value over the reference set, position 0
-    included, is more than :data:`MASSIVE` times the median neuron's.
+    included, is more than :data:`MASSIVE` times the median neuron's. Neurons that stay at 0 (most
+    of them in some models with ReLU) do not count for the median.
     """
     hooks = neuron_hooks(anatomy)
     if not hooks:
@@ -44,7 +45,10 @@ def massive_neurons(reference: Reference, anatomy: Anatomy) -> frozenset[tuple[i
     for _ in reference.measure(list(hooks.values())):  # all in one pass
         pass
     peaks = {layer: reference.statistics(hook).peak for layer, hook in hooks.items()}
-    median = torch.cat(list(peaks.values())).median()
+    all_peaks = torch.cat(list(peaks.values()))
+    if not bool(all_peaks.any()):
+        return frozenset()
+    median = all_peaks[all_peaks > 0].median()
     return frozenset(
         (layer, int(index))
         for layer, peak in peaks.items()

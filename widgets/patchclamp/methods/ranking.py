@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from patchclamp.errors import InputError
+from patchclamp.errors import InputError, ModelError
 from patchclamp.methods.massive import massive_neurons, neuron_hooks
 from patchclamp.models.weights import Readout, neuron_writes
 
@@ -83,10 +83,11 @@ def rank_neurons(
 
     Raises:
         InputError: when the position is not one of the prompt's.
+        ModelError: when a direct effect is not defined on this model.
     """
     length = experiment.length
     if not -length <= position < length:
-        msg = f"Position {position} is outside the prompt, which has {length} tokens (0 to {length - 1})."
+        msg = f"Position {position} is outside the prompt (0 to {length - 1})."
         raise InputError(msg)
     model = experiment.engine.model
     hooks = neuron_hooks(model.anatomy)
@@ -130,7 +131,17 @@ def _direct(
     position: int,
     should_stop: Callable[[], bool] | None,
 ) -> dict[int, Tensor]:
-    bridge = experiment.engine.model.bridge
+    model = experiment.engine.model
+    if not model.anatomy.additive:
+        msg = (
+            "In this model the residual stream is no plain sum of what its components write (a "
+            "norm or a factor stands between), so a neuron's direct effect on a token is not "
+            "defined; rank by activation or gradient instead."
+        )
+        raise ModelError(msg)
     trace = experiment.outcome(should_stop=should_stop).trace
-    direction = Readout.of(bridge).direction(trace.residual[-1][position], token)
-    return {layer: a * (neuron_writes(bridge, layer) @ direction) for layer, a in values.items()}
+    direction = Readout.of(model.bridge).direction(trace.residual[-1][position], token)
+    return {
+        layer: a.float() * (neuron_writes(model.bridge, layer).float() @ direction)
+        for layer, a in values.items()
+    }

@@ -1,0 +1,479 @@
+"""The methods measure what they say: against plain torch, by hand, beside a control."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+import transformers as hf
+
+import patchclamp as pc
+from patchclamp.engine.surroundings import Reference
+from patchclamp.errors import InputError, InterventionError, ModelError, Stopped
+from patchclamp.methods.divergence import kl_by_position, kl_divergence
+from patchclamp.methods.dose_response import CHUNK, Dose, dose_response
+from patchclamp.methods.effect import Effect, effects
+from patchclamp.methods.massive import massive_neurons
+from patchclamp.methods.metric import LogitDifference, LogProb, metric_from_json
+from patchclamp.methods.ranking import RankedNeuron, rank_neurons
+from patchclamp.models.language_model import LanguageModel
+from patchclamp.models.weights import Readout, neuron_writes
+from tests.unit import tiny
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from patchclamp.methods.metric import Metric
+
+ADDITIVE = ["native", "gpt2", "llama", "neox", "gemma"]
+LENGTH = 12
+MASSIVE = (1, 20)
+WRITER = (2, 9)
+TARGET = 30
+
+
+def session_on(name: str = "llama", *stack: pc.Intervention, **options: Any) -> pc.Session:
+    return pc.Session(tiny.model(name), tiny.ids(LENGTH), interventions=stack, **options)
+
+
+def on_worker(session: pc.Session, job: Callable[[Any], Any]) -> Any:
+    return session.submit(job).result()
+
+
+def rank(session: pc.Session, by: Any, **options: Any) -> list[RankedNeuron]:
+    tokens = options.pop("tokens", None) or session.metric_tokens()
+    given = {"metric": session.metric, "tokens": tokens, **options}
+    return list(on_worker(session, lambda _: rank_neurons(session.experiment, by, **given)))
+
+
+def every(session: pc.Session) -> int:
+    return sum(session.model.anatomy.neurons)
+
+
+def measured(session: pc.Session, **options: Any) -> list[Effect]:
+    metric: Metric = options.pop("metric", session.metric)
+    tokens = metric.tokens(session.model, session.target)
+    found = on_worker(
+        session,
+        lambda _: list(effects(session.experiment, metric=metric, tokens=tokens, **options)),
+    )
+    return list(found)
+
+
+@cache
+def planted() -> LanguageModel:
+    """Make a model with one massive neuron, and one that writes a token's unembedding direction."""
+    model = tiny.hugging_face("llama")
+    with torch.no_grad():
+        layer, index = MASSIVE
+        model.model.layers[layer].mlp.up_proj.weight[index] *= 1e4
+        # It says its 1e4 where nobody listens: the rest of the model stays as it was.
+        model.model.layers[layer].mlp.down_proj.weight[:, index] *= 1e-4
+        layer, index = WRITER
+        row = model.lm_head.weight[TARGET] * model.model.norm.weight
+        model.model.layers[layer].mlp.down_proj.weight[:, index] = 2 * row / row.norm()
+    return LanguageModel(model, None, name="planted")
+
+
+# Divergence ---------------------------------------------------------------------------------------
+
+
+def test_the_divergence_is_torchs_own() -> None:
+    draw = torch.Generator().manual_seed(0)
+    for scale in (0.1, 1.0, 30.0, 300.0):
+        before, after = (torch.randn(20, 500, generator=draw) * scale for _ in range(2))
+        truth = torch.nn.functional.kl_div(
+            after.double().log_softmax(-1),
+            before.double().log_softmax(-1),
+            log_target=True,
+            reduction="none",
+        ).sum(-1)
+        found = kl_divergence(before, after)
+        assert found.dtype is torch.float32
+        assert torch.allclose(found.double(), truth, rtol=1e-4, atol=1e-7)
+
+
+def test_the_divergence_of_equal_predictions_is_zero_whatever_is_added_to_the_logits() -> None:
+    logits = torch.randn(20, 5000, generator=torch.Generator().manual_seed(1)) * 5
+    assert kl_divergence(logits, logits).tolist() == [0.0] * 20
+    assert float(kl_divergence(logits, logits + 7).max()) < 1e-10
+    assert float(kl_divergence(logits, logits * 1.001).min()) > 1e-8
+
+
+@pytest.mark.parametrize("first", [0, 5, LENGTH - 1])
+def test_kl_by_position_is_zero_before_the_first_touched_position_and_torchs_from_there(
+    first: int,
+) -> None:
+    session = session_on("gpt2", pc.Clamp(f"L1.N3@{first}", 9.0), pc.Scale("L2.mlp@-1", 3.0))
+    found = kl_by_position(session.baseline, session.current)
+    assert found.shape == (LENGTH,)
+    assert found[:first].tolist() == [0.0] * first
+    p = session.baseline.logits.double().log_softmax(-1)
+    q = session.current.logits.double().log_softmax(-1)
+    truth = torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
+    assert torch.allclose(found.double(), truth, rtol=1e-3, atol=1e-7)
+    assert float(found[first:].min()) > 1e-5
+    backwards = kl_by_position(session.current, session.baseline)
+    assert not torch.allclose(backwards[first:], found[first:], rtol=3e-4)
+
+
+def test_kl_by_position_sees_a_change_of_the_weights_and_of_the_contrast() -> None:
+    model = LanguageModel(tiny.hugging_face("llama"), None)
+    session = pc.Session(model, tiny.ids(LENGTH), contrast=tiny.ids(LENGTH, seed=1))
+    session.interventions = [pc.Patch("L1.mlp@5:")]
+    one = session.current
+    one.rows(range(LENGTH))
+    session.contrast = tiny.ids(LENGTH, seed=2)
+    assert float(kl_by_position(one, session.current)[5:].min()) > 1e-4
+    session.reset()
+    before = session.baseline
+    assert before.logits.shape == (LENGTH, tiny.VOCAB)
+    with torch.no_grad():
+        model.bridge.blocks[0].mlp.out.original_component.weight.mul_(3)
+    assert float(kl_by_position(before, session.baseline).min()) > 1e-4
+
+
+def test_a_stopped_divergence_is_no_divergence_of_zero() -> None:
+    session = session_on("llama", pc.Clamp("L1.N3@-1", 9.0))
+    with pytest.raises(Stopped):
+        kl_by_position(session.baseline, session.current, should_stop=lambda: True)
+
+
+# Ranking ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ADDITIVE)
+def test_a_layers_direct_effects_sum_to_its_mlps_and_all_components_to_the_logit(name: str) -> None:
+    session = session_on(name, pc.Scale("L0.attn", 2.0))
+    bridge, anatomy, run = session.model.bridge, session.model.anatomy, session.current
+    token = session.target
+    ranked = rank(session, "direct", count=every(session), include_massive=True)
+    final = run.activation(f"L{anatomy.n_layers - 1}.resid_post")[-1]
+    read = Readout.of(bridge).direction(final, token).double()
+    total = run.activation("L0.resid_pre")[-1].double() @ read
+    for layer in range(anatomy.n_layers):
+        bias = getattr(bridge.blocks[layer].mlp.out.original_component, "bias", None)
+        constant = 0.0 if bias is None else float(bias.detach().double() @ read)
+        neurons = sum(n.score for n in ranked if n.layer == layer)
+        mlp = float(run.activation(f"L{layer}.mlp")[-1].double() @ read)
+        assert neurons == pytest.approx(mlp - constant, abs=1e-5 * max(1, abs(mlp)))
+        assert abs(neurons) > 1e-3
+        total = total + mlp + run.activation(f"L{layer}.attn")[-1].double() @ read
+    logit = float(run.logits[-1, token])
+    row = bridge.unembed.original_component.weight[token].detach().double()
+    for owner, along in ((bridge.ln_final, row), (bridge.unembed, None)):
+        bias = getattr(owner.original_component, "bias", None)
+        if bias is not None:
+            logit -= float(bias.detach().double() @ along if along is not None else bias[token])
+    assert float(total) == pytest.approx(logit, abs=1e-5 * max(1, abs(logit)))
+    assert abs(logit) > 0.1
+
+
+def test_a_direct_effect_where_it_is_not_defined_is_refused() -> None:
+    session = session_on("gemma3")
+    with pytest.raises(ModelError, match="rank by activation or gradient instead"):
+        rank(session, "direct")
+    assert len(rank(session, "activation")) == 20
+
+
+@pytest.mark.parametrize("by", ["activation", "direct", "gradient"])
+def test_a_ranking_is_by_size_and_all_of_it_is_there(by: str) -> None:
+    session = session_on("llama", pc.Scale("L0.mlp", 2.0))
+    ranked = rank(session, by, count=10**6, position=4)
+    sizes = [abs(n.score) for n in ranked]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len({(n.layer, n.index) for n in ranked}) == len(ranked) == every(session)
+    assert rank(session, by, count=7, position=4) == ranked[:7]
+    assert rank(session, by, count=7, position=4 - LENGTH) == ranked[:7]
+    for neuron in ranked[:5]:
+        value = float(session.current.activation(f"{neuron.address}@4")[0])
+        assert neuron.activation == pytest.approx(value, rel=1e-5)
+        if by == "activation":
+            assert neuron.score == neuron.activation
+    assert not any(n.massive for n in ranked)
+
+
+@pytest.mark.parametrize(("name", "position"), [("gpt2", 4), ("llama", 4), ("gemma3", LENGTH - 1)])
+@pytest.mark.parametrize("metric", [LogProb(7), LogitDifference(7, 11)])
+def test_gradient_times_activation_is_the_slope_of_the_metric_in_a_factor(
+    name: str, position: int, metric: Metric
+) -> None:
+    session = session_on(name, metric=metric)
+    tokens = session.metric_tokens()
+    ranked = rank(session, "gradient", tokens=tokens, position=position, count=40)
+    step = 0.02
+    for neuron in (ranked[0], ranked[5], ranked[30]):
+        found = []
+        for factor in (1 - step, 1 + step):
+            session.interventions = [pc.Scale(f"{neuron.address}@{position}", factor)]
+            found.append(float(metric.of(session.current.logits[-1].double(), tokens)))
+        assert (found[1] - found[0]) / (2 * step) == pytest.approx(neuron.score, rel=0.03, abs=1e-4)
+        assert abs(neuron.score) > 2e-3
+
+
+def test_a_ranking_hides_massive_neurons_unless_they_are_asked_for() -> None:
+    session = pc.Session(planted(), tiny.ids(LENGTH))
+    assert MASSIVE not in {
+        (n.layer, n.index) for n in rank(session, "activation", count=every(session))
+    }
+    assert len(rank(session, "activation", count=10**6)) == every(session) - 1
+    top, *others = rank(session, "activation", include_massive=True, count=every(session))
+    assert (top.layer, top.index) == MASSIVE
+    assert top.massive
+    assert not any(n.massive for n in others)
+    assert len(others) == every(session) - 1
+
+
+@pytest.mark.parametrize("position", [LENGTH, -LENGTH - 1])
+def test_a_ranking_outside_the_prompt_is_refused(position: int) -> None:
+    with pytest.raises(InputError, match="0 to 11"):
+        rank(session_on(), "activation", position=position)
+
+
+def test_a_half_precision_model_is_ranked_too() -> None:
+    model = LanguageModel(tiny.hugging_face("llama").to(torch.bfloat16), None)
+    session = pc.Session(model, tiny.ids(LENGTH))
+    for by in ("activation", "direct", "gradient"):
+        ranked = rank(session, by)
+        truth = {(n.layer, n.index) for n in rank(session_on(), by, tokens=session.metric_tokens())}
+        assert len(truth & {(n.layer, n.index) for n in ranked}) >= 12
+
+
+# Massive neurons ----------------------------------------------------------------------------------
+
+
+def test_a_planted_massive_neuron_is_found_and_no_other() -> None:
+    def found(model: LanguageModel) -> frozenset[tuple[int, int]]:
+        session = pc.Session(model, tiny.ids(LENGTH))
+        job = lambda _: massive_neurons(session.reference, model.anatomy)  # noqa: E731
+        return frozenset(on_worker(session, job))
+
+    assert found(planted()) == {MASSIVE}
+    for name in ("llama", "gpt2", "native"):
+        assert found(tiny.model(name)) == frozenset()
+
+
+def test_a_neuron_that_is_massive_at_position_0_alone_counts() -> None:
+    model = tiny.hugging_face("llama")
+    session = pc.Session(LanguageModel(model, None), tiny.ids(LENGTH))
+    alone = Reference(session.engine, (session.experiment.given,))
+    hook = session.model.anatomy.hook(pc.Site.parse("L1.N3"))
+    statistics = on_worker(session, lambda _: alone.statistics(hook))
+    values = session.baseline.activation("L1.N3")
+    assert float(statistics.peak[3]) == pytest.approx(float(values.abs().max()), rel=1e-5)
+    assert float(statistics.mean[3]) == pytest.approx(float(values[1:].mean()), rel=1e-4)
+    assert float(statistics.sd[3]) == pytest.approx(float(values[1:].std(correction=0)), rel=1e-4)
+    largest_first = [
+        n for n in range(48) if int(session.baseline.activation(f"L1.N{n}").abs().argmax()) == 0
+    ]
+    assert largest_first, "no neuron peaks at position 0"
+    n = largest_first[0]
+    peak = session.baseline.activation(f"L1.N{n}").abs()
+    assert float(statistics.peak[n]) == pytest.approx(float(peak[0]), rel=1e-5)
+
+
+def test_neurons_that_never_fire_make_no_other_massive() -> None:
+    torch.manual_seed(0)
+    config = hf.GPT2Config(
+        n_layer=2,
+        n_head=2,
+        n_embd=16,
+        n_positions=64,
+        vocab_size=tiny.VOCAB,
+        activation_function="relu",
+        initializer_range=0.25,
+    )
+    model: Any = hf.GPT2LMHeadModel(config)
+    with torch.no_grad():
+        for block in model.transformer.h:
+            block.mlp.c_fc.bias[:40] = -100.0  # 40 of 64 never fire
+    session = pc.Session(LanguageModel(model, None), tiny.ids(LENGTH))
+    job = lambda _: massive_neurons(session.reference, session.model.anatomy)  # noqa: E731
+    assert on_worker(session, job) == frozenset()
+    assert float(session.baseline.activation("L0.N0").abs().max()) == 0
+
+
+# Dose and response --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stack", "index"),
+    [
+        ((pc.Clamp("L1.N3@4:", 1.0), pc.Ablate("L3.H1", how="zero")), 0),
+        ((pc.Scale("L0.mlp", 0.5), pc.Add("L2.N7@-1", 1.0)), 1),
+        ((pc.Scale("L2.H1@-1", 0.5),), 0),
+    ],
+)
+def test_a_dose_response_is_what_single_runs_give(
+    stack: tuple[pc.Intervention, ...], index: int
+) -> None:
+    session = session_on("llama", *stack)
+    values = [-6.0, -1.0, 0.0, 0.25, 1.0, 2.0, 4.0, 8.0, 16.0, 5.0, -3.0]
+    metric = LogProb(7)
+    chunks: list[list[Dose]] = on_worker(
+        session,
+        lambda _: list(
+            dose_response(session.experiment, index, values, metric=metric, tokens=(7,))
+        ),
+    )
+    assert [len(chunk) for chunk in chunks] == [CHUNK, len(values) - CHUNK]
+    doses = [dose for chunk in chunks for dose in chunk]
+    assert [dose.value for dose in doses] == values
+    key = session.keys[index]
+    for dose in doses:
+        session.edit(key, stack[index].with_value(dose.value))
+        single = float(session.current.log_probs()[7])
+        assert dose.metric == pytest.approx(single, abs=1e-4)
+        kl = float(kl_by_position(session.baseline, session.current)[-1])
+        assert dose.kl == pytest.approx(kl, rel=1e-3, abs=1e-6)
+    assert max(d.metric for d in doses) - min(d.metric for d in doses) > 1e-2
+
+
+def test_a_dose_response_without_a_dose_is_refused() -> None:
+    session = session_on("llama", pc.Ablate("L1.N3", how="zero"))
+    with pytest.raises(InterventionError, match="no single value"):
+        on_worker(
+            session,
+            lambda _: list(
+                dose_response(session.experiment, 0, [1.0], metric=LogProb(7), tokens=(7,))
+            ),
+        )
+
+
+# Effects ------------------------------------------------------------------------------------------
+
+
+STACK = (
+    pc.Clamp("L1.N3@4:", 6.0),
+    pc.Scale("L0.mlp", 0.5, muted=True),
+    pc.Ablate("L2.H1", how="zero"),
+    pc.Scale("L2.N8@-1", -4.0),
+)
+
+
+@pytest.mark.parametrize("metric", [LogProb(7), LogitDifference(7, 11)])
+def test_an_effect_is_the_metric_with_minus_the_metric_without(metric: Metric) -> None:
+    session = session_on("gpt2", *STACK)
+    tokens = metric.tokens(session.model, -1)
+    found = measured(session, metric=metric)
+    acting = [iv for iv in STACK if not iv.muted]
+    assert [effect.index for effect in found] == [0, 1, 2]  # of what is not muted
+    for effect in found:
+        sides = []
+        for stack in (acting, [iv for n, iv in enumerate(acting) if n != effect.index]):
+            session.interventions = stack
+            sides.append(float(metric.of(session.current.logits[-1], tokens)))
+        assert effect.effect == pytest.approx(sides[0] - sides[1], abs=1e-4)
+        assert abs(effect.effect) > 1e-3
+        assert (effect.control is None) == isinstance(acting[effect.index], pc.Ablate)
+
+
+def test_a_controls_numbers_are_those_of_the_neurons_that_it_names() -> None:
+    session = session_on("llama", pc.Clamp("L1.N3@-1", 6.0))
+    (effect,) = measured(session, metric=LogProb(7), seeds=5)
+    control = effect.control
+    assert control is not None
+    assert len(set(control.neurons)) == 5
+    assert control.low <= control.median <= control.high
+    before = session.baseline
+    change = 6.0 - float(before.activation("L1.N3@-1")[0])
+    norms = neuron_writes(session.model.bridge, 1).norm(dim=-1)
+    found = []
+    for address in control.neurons:
+        index = pc.Site.parse(address).index
+        amount = change * float(norms[3] / norms[index])
+        session.interventions = [pc.Add(f"{address}@-1", amount)]
+        found.append(float(session.current.log_probs()[7] - before.log_probs()[7]))
+    found.sort()
+    assert [found[0], found[2], found[4]] == pytest.approx(
+        [control.low, control.median, control.high], abs=1e-4
+    )
+    assert control.high - control.low > 1e-3
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "neox", "gemma"])
+@pytest.mark.parametrize(
+    "clamp", [pc.Clamp("L2.N3", 6.0), pc.Scale("L2.N3@2:7", -3.0), pc.Ablate("L2.N3@1,-1")]
+)
+def test_a_control_changes_what_is_written_by_the_same_norm_at_every_position(
+    name: str, clamp: pc.Intervention
+) -> None:
+    from patchclamp.methods.effect import _controls
+
+    # Something else is on the stack, in the layer itself and below it.
+    others = (pc.Scale("L0.mlp", 2.0), pc.Clamp("L2.N11", 3.0))
+    session = session_on(name, *others, clamp)
+
+    def written(*stack: pc.Intervention) -> torch.Tensor:
+        session.interventions = stack
+        return session.current.activation("L2.mlp")
+
+    drawn = on_worker(session, lambda _: _controls(session.experiment, others, 2, 5, None))
+    without = written(*others)
+    norms = (written(*others, clamp) - without).norm(dim=-1)
+    assert float(norms.max()) > 1e-2
+    assert len(drawn) == 5
+    for control in drawn:
+        assert control.site.layer == 2
+        assert control.site.index not in (3, 11)
+        found = (written(*others, control) - without).norm(dim=-1)
+        assert torch.allclose(found, norms, rtol=1e-4, atol=1e-5)
+
+
+def test_controls_are_the_same_every_time_and_leave_out_massive_and_clamped_neurons() -> None:
+    layer, index = MASSIVE
+    stack = [pc.Clamp(f"L{layer}.N{n}@-1", 5.0) for n in range(4)]
+    session = pc.Session(planted(), tiny.ids(LENGTH), interventions=stack)
+    count = session.model.anatomy.n_neurons(layer)
+    first = measured(session, seeds=count)
+    assert measured(session, seeds=count) == first
+    for effect in first:
+        assert effect.control is not None
+        drawn = {pc.Site.parse(a).index for a in effect.control.neurons}
+        assert drawn == set(range(count)) - {0, 1, 2, 3, index}
+    few = [measured(session)[n].control for n in range(2)]
+    assert all(control is not None and len(control.neurons) == 5 for control in few)
+
+
+def test_the_effect_of_a_neuron_that_writes_the_target_is_special_and_others_are_not() -> None:
+    layer, index = WRITER
+    metric = LogProb(TARGET)
+    session = pc.Session(planted(), tiny.ids(LENGTH), metric=metric)
+    session.interventions = [pc.Clamp(f"L{layer}.N{index}@-1", 6.0)]
+    (effect,) = measured(session, seeds=20)
+    assert effect.control is not None
+    most = max(abs(effect.control.low), abs(effect.control.high))
+    assert effect.effect > 1.5 * most > 0
+    inside = 0
+    for other in range(10, 20):
+        session.interventions = [pc.Clamp(f"L{layer}.N{other}@-1", 6.0)]
+        (effect,) = measured(session, seeds=20)
+        assert effect.control is not None
+        inside += effect.control.low <= effect.effect <= effect.control.high
+    assert inside >= 7
+
+
+def test_only_generated_positions_have_no_effect_on_the_prompt_and_no_control() -> None:
+    session = session_on("llama", pc.Clamp("L1.N3@new", 6.0))
+    (effect,) = measured(session)
+    assert effect.effect == pytest.approx(0, abs=1e-5)
+    assert effect.control is None
+
+
+# Metrics ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", [LogProb(), LogProb(7), LogProb(" a"), LogitDifference(" a", 3)])
+def test_a_metric_goes_to_json_and_back(metric: Metric) -> None:
+    assert metric_from_json(metric.to_json()) == metric
+
+
+def test_metrics_are_what_torch_says() -> None:
+    logits = torch.randn(3, 4, 50, generator=torch.Generator().manual_seed(0)) * 9
+    assert torch.equal(LogProb(7).of(logits, (7,)), logits.log_softmax(-1)[..., 7])
+    assert torch.equal(LogitDifference(7, 9).of(logits, (7, 9)), logits[..., 7] - logits[..., 9])
+    assert LogProb().label((" Paris",)) == 'log p(" Paris")'
+    with pytest.raises(InputError, match="log_prob and logit_difference are known"):
+        metric_from_json({"metric": "guess"})
