@@ -644,7 +644,11 @@ export function stack(signal: AbortSignal, actions: StackActions): Stack {
           title: "Mute all others; again gives them back",
         });
         set(remove, { "aria-label": `Remove ${row.address}`, title: "Remove" });
-        set(dose, { "data-stale": own.stale && own.curve !== null });
+        set(dose, {
+          "data-stale": own.stale && own.curve !== null,
+          // For who waits for the curve, which a canvas does not tell.
+          "data-points": own.curve === null ? null : own.curve.values.length,
+        });
         set(progress, { hidden: own.progress === null });
         if (own.progress !== null) {
           const { done, total } = own.progress;

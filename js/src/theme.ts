@@ -38,7 +38,8 @@ export function followTheme(
     };
     const now = JSON.stringify(theme);
     if (now === shown) return;
-    shown = now;
+    // JupyterLab hides everything while it changes its theme, and a hidden canvas takes no paint.
+    shown = root.getClientRects().length > 0 ? now : "";
     changed(theme);
   };
   // The attribute flips before the theme's own style sheet is there: look again when it is.
@@ -49,7 +50,14 @@ export function followTheme(
     later = setTimeout(look, 300);
   };
   const watch = new MutationObserver(lookTwice);
-  const names = ["class", "theme", "data-theme", "data-jp-theme-light", "data-jp-theme-name"];
+  const names = [
+    "class",
+    "theme",
+    "data-theme",
+    "data-jp-theme-light",
+    "data-jp-theme-name",
+    "style",
+  ];
   for (const node of [page.body, page.documentElement]) {
     watch.observe(node, {
       attributes: true,
