@@ -269,6 +269,16 @@ class Notebook:
         )
         return found
 
+    def outputs(self) -> list[str]:
+        """What each code cell printed and returned as text, without its widgets."""
+        found: list[str] = self.page.evaluate(
+            f"""() => [...{_PANEL}.content.model.cells].filter(cell => cell.type === "code")
+              .map(cell => cell.outputs.toJSON()
+                .filter(o => !o.data?.["application/vnd.jupyter.widget-view+json"])
+                .map(o => [o.text ?? o.data?.["text/plain"] ?? ""].flat().join("")).join(""))"""
+        )
+        return found
+
     # --- the kernel, which has the truth ----------------------------------------------------------
 
     def python(self, code: str) -> str:
@@ -322,7 +332,8 @@ class Notebook:
               const view = document.querySelectorAll(".pc-neuron-clamp")[index];
               return !view.hasAttribute("aria-busy") && !view.hasAttribute("data-stale")
                 && !(view.querySelector(".pc-row") && view.querySelector("[data-old-effects]"))
-                && !view.querySelector(".pc-dose[data-stale]");
+                && [...view.querySelectorAll("[data-numeric] .pc-dose")].every(dose =>
+                  dose.dataset.points === "25" && !("stale" in dose.dataset));
             }""",
             arg=index,
         )

@@ -182,7 +182,7 @@ def test_an_awaiting_cell_does_not_kill_the_controls(notebook: Notebook) -> None
 
 def test_stop_ends_a_long_sweep_and_the_next_gesture_works(notebook: Notebook) -> None:
     notebook.cells(
-        "ids = torch.arange(300) % 60 + 3\nsession = pc.Session(slow(), ids, reference=[ids[:8]])",
+        "ids = torch.arange(250) % 60 + 3\nsession = pc.Session(slow(), ids, reference=[ids[:8]])",
         SHOW,
     )
     notebook.run_all()

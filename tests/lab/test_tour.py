@@ -7,7 +7,9 @@ import math
 import shutil
 from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -48,6 +50,23 @@ def test_the_tour_runs_and_its_view_is_live(tour: Notebook) -> None:
     assert view.locator(".pc-kernel").is_hidden()
     assert tour.outside == []
     assert not [line for line in tour.said if line.startswith("pageerror")]
+
+
+def test_the_tour_without_a_browser_gives_the_same_numbers(tour: Notebook, served: Path) -> None:
+    alone = nbformat.read(served / "00-tour.ipynb", as_version=4)
+    NotebookClient(alone, timeout=300, resources={"metadata": {"path": str(served)}}).execute()
+    # A widget's text is its address in memory.
+    outputs = [
+        "".join(
+            str(output.get("text", output.get("data", {}).get("text/plain", "")))
+            for output in cell.outputs
+            if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+        )
+        for cell in alone.cells
+        if cell.cell_type == "code"
+    ]
+    assert tour.outputs() == outputs
+    assert sum(bool(output) for output in outputs) >= 10
 
 
 def test_a_drag_of_thirty_moves_ends_with_dom_python_and_pixels_agreeing(tour: Notebook) -> None:

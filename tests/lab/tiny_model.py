@@ -59,11 +59,11 @@ def tiny() -> LanguageModel:
 
 @cache
 def slow() -> LanguageModel:
-    """Make a model whose dose-response curve at 400 tokens takes many seconds."""
+    """Make a model whose dose-response curve at 250 tokens takes seconds."""
     sizes = {
-        "num_hidden_layers": 12,
-        "hidden_size": 384,
-        "intermediate_size": 1536,
+        "num_hidden_layers": 8,
+        "hidden_size": 256,
+        "intermediate_size": 1024,
         "max_position_embeddings": 512,
     }
     return LanguageModel(_llama(**sizes), tokenizer(), name="slow")
