@@ -449,13 +449,14 @@ export interface Effect {
   control: Control | null;
 }
 /**
- * What the same change does to random neurons of the same layer.
+ * What the same change does to random neurons of the same layer, or random directions there.
  */
 export interface Control {
   median: number;
   low: number;
   high: number;
   seeds: number;
+  of: "neurons" | "directions";
 }
 /**
  * A continuation so far.

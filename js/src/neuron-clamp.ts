@@ -486,7 +486,7 @@ export function render({
       key("dash", "KL", css(kl)),
       key("band", "mean ± sd on reference texts"),
       key("observed", "observed here"),
-      key("control", "random neurons"),
+      key("control", "random control"),
     );
   }
 

@@ -289,7 +289,7 @@ export class FakeKernel {
           effect,
           control:
             each.editable && each.address.includes("N")
-              ? { median: -0.3 * wild, low: -1.1 * wild, high: 0.5 * wild, seeds: 5 }
+              ? { median: -0.3 * wild, low: -1.1 * wild, high: 0.5 * wild, seeds: 5, of: "neurons" }
               : null,
         };
       });

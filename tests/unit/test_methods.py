@@ -422,6 +422,34 @@ def test_a_control_changes_what_is_written_by_the_same_norm_at_every_position(
         assert torch.allclose(found, norms, rtol=1e-4, atol=1e-5)
 
 
+def test_a_directions_control_pushes_as_far_along_random_directions() -> None:
+    from patchclamp.methods.effect import _controls
+
+    session = session_on("gpt2")
+    session.define("up", "L1.resid_post", torch.linspace(-1, 1, 32))
+    others, clamp = (pc.Scale("L0.mlp", 2.0),), pc.Clamp("L1.resid_post[up]@3:", 1.5)
+    session.interventions = (*others, clamp)
+
+    def stream(*stack: pc.Intervention) -> torch.Tensor:
+        session.interventions = stack
+        return session.current.activation("L1.resid_post")
+
+    drawn = on_worker(session, lambda _: _controls(session.experiment, others, 1, 5, None))
+    without = stream(*others)
+    change = stream(*others, clamp) - without
+    norms = change.norm(dim=-1)
+    assert float(norms[3:].min()) > 1e-2
+    assert len(drawn) == 5
+    for control in drawn:
+        found = stream(*others, control) - without
+        assert torch.allclose(found.norm(dim=-1), norms, rtol=1e-4, atol=1e-5)
+        assert float(torch.cosine_similarity(found[3:], change[3:], dim=-1).abs().max()) < 0.9
+    session.interventions = (*others, clamp)
+    effect = measured(session, metric=LogProb(7))[1]
+    assert effect.control is not None
+    assert (effect.control.seeds, effect.control.neurons) == (5, ())
+
+
 def test_controls_are_the_same_every_time_and_leave_out_massive_and_clamped_neurons() -> None:
     layer, index = MASSIVE
     stack = [pc.Clamp(f"L{layer}.N{n}@-1", 5.0) for n in range(4)]

@@ -25,8 +25,8 @@ def kl_divergence(before: Tensor, after: Tensor) -> Tensor:
     """
     log_p, log_q = before.float().log_softmax(-1), after.float().log_softmax(-1)
     p, d = log_p.exp(), log_p - log_q
-    # Sum of p d - p + q, which is the same as both sum to 1, and whose every term is about p d^2 / 2
-    # for small d: rounding of the softmax, of first order in d, would otherwise show as 1e-8 nats.
+    # Sum of p d - p + q: the same, as both sum to 1, and every term is about p d^2 / 2 for small d;
+    # rounding of the softmax, of first order in d, would otherwise show as 1e-8 nats.
     near = p * (d + torch.expm1(-d.clamp_min(-1)))
     far = p * d - p + log_q.exp()
     return torch.where(d > -1, near, far).sum(-1).clamp_min(0)

@@ -437,12 +437,13 @@ class DoseResponse(Message):
 
 
 class Control(Message):
-    """What the same change does to random neurons of the same layer."""
+    """What the same change does to random neurons of the same layer, or random directions there."""
 
     median: FiniteFloat
     low: FiniteFloat
     high: FiniteFloat
     seeds: int
+    of: Literal["neurons", "directions"] = "neurons"
 
 
 class Effect(Message):

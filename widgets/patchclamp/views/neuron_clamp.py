@@ -277,7 +277,7 @@ class NeuronClamp(View, bundle="neuron-clamp"):
 
     @property
     def effects(self) -> "pd.DataFrame":
-        """What each row does to the metric, beside random neurons; measured if need be.
+        """What each row does to the metric, beside its random control; measured if need be.
 
         One row that is not muted a line: address, op, value, effect (metric with the whole stack
         minus without this row, nats), control_median, control_low, control_high, seeds.
@@ -293,7 +293,11 @@ class NeuronClamp(View, bundle="neuron-clamp"):
         for effect, iv in ((found[key], iv) for key, iv in stack if key in found):
             control = effect.control
             line: list[object] = [str(iv.site), rows.operation(iv), iv.value, effect.effect]
-            line += [None] * 4 if control is None else list(control.model_dump().values())
+            line += (
+                [None] * 4
+                if control is None
+                else [control.median, control.low, control.high, control.seeds]
+            )
             lines.append(line)
         return pd.DataFrame(lines, columns=[*columns, "control_high", "seeds"])
 
@@ -809,7 +813,8 @@ class NeuronClamp(View, bundle="neuron-clamp"):
                         median=drawn.median,
                         low=drawn.low,
                         high=drawn.high,
-                        seeds=len(drawn.neurons),
+                        seeds=drawn.seeds,
+                        of="neurons" if drawn.neurons else "directions",
                     )
                 found.append(
                     say.Effect(key=keys[effect.index], effect=effect.effect, control=control)
