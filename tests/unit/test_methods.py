@@ -10,6 +10,7 @@ import torch
 import transformers as hf
 
 import patchclamp as pc
+from patchclamp.engine.experiment import Run
 from patchclamp.engine.surroundings import Reference
 from patchclamp.errors import InputError, InterventionError, ModelError, Stopped
 from patchclamp.methods.divergence import kl_by_position, kl_divergence
@@ -23,7 +24,7 @@ from patchclamp.models.weights import Readout, neuron_writes
 from tests.unit import tiny
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from patchclamp.methods.metric import Metric
 
@@ -117,6 +118,22 @@ def test_kl_by_position_is_zero_before_the_first_touched_position_and_torchs_fro
     assert float(found[first:].min()) > 1e-5
     backwards = kl_by_position(session.current, session.baseline)
     assert not torch.allclose(backwards[first:], found[first:], rtol=3e-4)
+
+
+def test_positions_before_the_first_touched_one_cost_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = session_on("gpt2", pc.Clamp("L1.N3@8", 9.0))
+    asked: set[int] = set()
+    rows = Run.rows
+
+    def spy(run: Run, positions: Sequence[int]) -> torch.Tensor:
+        asked.update(positions)
+        return rows(run, positions)
+
+    monkeypatch.setattr(Run, "rows", spy)
+    kl_by_position(session.baseline, session.current)
+    assert asked == set(range(8, LENGTH))
 
 
 def test_kl_by_position_sees_a_change_of_the_weights_and_of_the_contrast() -> None:

@@ -868,12 +868,22 @@ def test_generation_stops_when_told_and_the_model_works_afterwards() -> None:
 
 def test_an_error_of_the_listener_ends_the_generation_and_comes_out() -> None:
     session = session_on()
+    session.baseline.compute()
+    block = session.engine.passes.shells["plain"].blocks[0]
+    passes: list[object] = []
+
+    def slowed(_block: object, given: object) -> None:
+        passes.append(given)
+        time.sleep(0.02)
 
     def broken(_side: str, _token: object) -> None:
         raise KeyError("my own mistake")
 
+    handle = block.register_forward_pre_hook(slowed)
     with pytest.raises(KeyError, match="my own mistake"):
         session.generate(50, on_token=broken)
+    handle.remove()
+    assert len(passes) < 25
     assert session.submit(lambda _: 5).result(timeout=5) == 5
 
 
