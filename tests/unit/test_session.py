@@ -855,14 +855,12 @@ def test_generation_stops_when_told_and_the_model_works_afterwards() -> None:
             session.engine.queue.stop()
 
     truth = session.current.logits
-    began = time.monotonic()
-    try:
+    block = session.engine.passes.shells["plain"].blocks[0]
+    handle = block.register_forward_pre_hook(lambda *_: time.sleep(0.02))
+    with pytest.raises(Stopped):
         session.generate(50, on_token=stop_after_six)
-    except Stopped:
-        assert count < 100
-    else:  # it was through before it heard
-        assert count == 100
-    assert time.monotonic() - began < 20
+    handle.remove()
+    assert 6 <= count < 50
     assert torch.equal(session.current.logits, truth)
 
 
