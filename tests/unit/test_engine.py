@@ -482,6 +482,27 @@ def test_interactive_work_goes_between_the_chunks_of_a_sweep() -> None:
     assert order.count("chunk") == 3
 
 
+def test_work_that_came_later_goes_between_the_chunks_of_its_equals() -> None:
+    session = Session(tiny.model("llama"), tiny.ids(LENGTH))
+    order: list[str] = []
+    started, queued = threading.Event(), threading.Event()
+
+    def long(_stop: Any) -> Iterator[None]:
+        for _ in range(3):
+            order.append("token")
+            started.set()
+            queued.wait(5)
+            yield
+
+    generation = session.submit(long)
+    started.wait(5)
+    drag = session.submit(lambda _: order.append("drag"))
+    queued.set()
+    drag.result()
+    generation.result()
+    assert order == ["token", "drag", "token", "token"]
+
+
 def test_the_newest_request_of_a_key_wins() -> None:
     session = Session(tiny.model("llama"), tiny.ids(LENGTH))
     hold = threading.Event()

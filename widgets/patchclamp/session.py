@@ -684,10 +684,16 @@ class Session:
         with self._lock:
             if key not in self._runs:
                 self._runs[key] = Run(experiment)
-                while len(self._runs) > _KEPT_RUNS:
+                while len(self._runs) > self._most_runs(experiment):
                     self._runs.popitem(last=False)
             self._runs.move_to_end(key)
             return self._runs[key]
+
+    def _most_runs(self, experiment: Experiment) -> int:
+        """Return how many runs to keep: fewer of a long input, two at least."""
+        a = self.model.anatomy
+        a_row = 4 * a.n_layers * (a.d_model + 2 * a.n_kv_heads * a.d_head)
+        return max(2, min(_KEPT_RUNS, self.engine.budget // (2 * a_row * experiment.length)))
 
 
 def _next(arrived: SimpleQueue[Generated | None]) -> Generated | None:

@@ -53,6 +53,10 @@ class Task(Generic[T]):
     def __lt__(self, other: Task[Any]) -> bool:
         return (self._rank, self._order) < (other._rank, other._order)
 
+    def go_behind(self, order: int) -> None:
+        """Take a later place among tasks of the same priority."""
+        self._order = order
+
     def cancel(self) -> None:
         """Ask the job to stop: at once if it waits, else at the next block of the model."""
         self._stop.set()
@@ -214,6 +218,7 @@ class Queue:
             ended = task._step()  # noqa: SLF001
             with self._changed:
                 self._running = None
-                if not ended:
+                if not ended:  # behind what came meanwhile: a drag does not wait for a whole text
+                    task.go_behind(next(self._order))
                     heapq.heappush(self._waiting, task)
             del task
