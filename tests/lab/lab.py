@@ -317,6 +317,17 @@ class Notebook:
         """A Python expression's value, by way of JSON."""
         return json.loads(self.python(f"import json; print(json.dumps({expression}))"))
 
+    def until(self, condition: str) -> None:
+        """Ask the kernel until a Python expression is true.
+
+        A loop in the kernel would not do: while a cell computes without awaiting, no message
+        from the page gets through.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while not self.value(f"bool({condition})"):
+            if time.monotonic() > deadline:
+                raise LabError(f"This never came true: {condition}")
+
     # --- the view ---------------------------------------------------------------------------------
 
     def view(self, index: int = 0) -> Locator:
