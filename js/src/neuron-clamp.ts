@@ -29,11 +29,7 @@ interface Traits {
 const STALE_AFTER = 300;
 const LINE_AFTER = 150;
 
-export function render({
-  model,
-  el,
-  signal,
-}: Pick<RenderProps<Traits>, "model" | "el" | "signal">) {
+function render({ model, el, signal }: Pick<RenderProps<Traits>, "model" | "el" | "signal">) {
   const picture = emptyPicture();
   const exported = !model.get("live");
   let kernel: Kernel = "asking";
