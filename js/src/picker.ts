@@ -301,9 +301,6 @@ export function picker(signal: AbortSignal, actions: PickerActions): Picker {
       const other = fresh && !(same && tokens.length === nextTokens.length);
       tokens = nextTokens;
       directions = nextDirections;
-      set(box.input, {
-        placeholder: directions.length > 0 ? "L12.N304 or a direction" : "L12.N304",
-      });
       present = on;
       if (other && ranked !== null) {
         // Another prompt's ranking is no ranking.
