@@ -56,11 +56,6 @@ class Outbox(Generic[T]):
                 self._waiting[slot] = message
             self._flush()
 
-    def drop(self, slot: Hashable) -> None:
-        """Forget what waits about something."""
-        with self._lock:
-            self._waiting.pop(slot, None)
-
     def close(self) -> None:
         """Send nothing any more."""
         with self._lock:
