@@ -86,6 +86,10 @@ def test_a_drag_of_thirty_moves_ends_with_dom_python_and_pixels_agreeing(tour: N
     slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
     assert box is not None
+    # Waits until the slider stands still and is what the mouse would meet there.
+    slider.hover(position={"x": 0.3 * box["width"], "y": box["height"] - 6})
+    box = slider.bounding_box()
+    assert box is not None
     y = box["y"] + box["height"] - 6  # the handle stands on the lower edge
     start, end = box["x"] + 0.3 * box["width"], box["x"] + 0.95 * box["width"]
     mouse = tour.page.mouse

@@ -490,6 +490,7 @@ def test_every_gesture_has_a_handler() -> None:
 def test_a_curve_fills_in_from_the_present_value_and_is_exact(
     view: Heard, session: Session
 ) -> None:
+    view.hear(lambda m: m["kind"] == "state" and m["state"]["reference"]["ready"])
     key = view.ask("add", address="L1.N5@-1", value=2.0)["body"]["key"]
     assert view.ask("curve", key=key)["ok"]
     full = view.hear(lambda m: m["kind"] == "curve" and len(m["curve"]["values"]) == CURVE_POINTS)
