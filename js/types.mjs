@@ -31,7 +31,7 @@ if (asked.status !== 0) {
 
 const compiled = await compile(plain(JSON.parse(asked.stdout)), "Messages", {
   bannerComment:
-    "// Generated from widgets/patchclamp/views/messages.py by `npm run types`. Do not edit.",
+    "// Generated from widgets/patchclamp/views/messages/ by `npm run types`. Do not edit.",
   additionalProperties: false,
   format: true,
   style: { printWidth: 100 },
@@ -44,12 +44,10 @@ const written = compiled
 
 if (process.argv.includes("--check")) {
   if (!existsSync(target) || readFileSync(target, "utf8") !== written) {
-    console.error(
-      "js/src/messages.ts is stale: views/messages.py has changed. Run `npm run types`.",
-    );
+    console.error("js/src/messages.ts is stale: views/messages/ has changed. Run `npm run types`.");
     process.exit(1);
   }
-  console.log("js/src/messages.ts is what views/messages.py says.");
+  console.log("js/src/messages.ts is what views/messages/ says.");
 } else {
   writeFileSync(target, written);
   console.log("Wrote js/src/messages.ts.");

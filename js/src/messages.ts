@@ -1,4 +1,4 @@
-// Generated from widgets/patchclamp/views/messages.py by `npm run types`. Do not edit.
+// Generated from widgets/patchclamp/views/messages/ by `npm run types`. Do not edit.
 
 export type Up =
   | Hello
@@ -19,7 +19,16 @@ export type Up =
   | Generate
   | Stop
   | Code
-  | Tokens;
+  | Tokens
+  | Inspect
+  | Head
+  | Tiles
+  | Cell
+  | Assess
+  | Compose
+  | Knock
+  | Second
+  | Align;
 export type Down =
   | ReplyOk
   | ReplyError
@@ -29,7 +38,10 @@ export type Down =
   | CurveUpdate
   | EffectsUpdate
   | Generated
-  | Status;
+  | Status
+  | AttentionUpdate
+  | GridUpdate
+  | ScoresUpdate;
 
 /**
  * What travels between a view in the page and its Python half.
@@ -148,6 +160,10 @@ export interface Prompt {
   id: number;
   kind: "prompt";
   text: string;
+  /**
+   * False while it is being typed: texts up to the one with `final` are one undo step.
+   */
+  final?: boolean;
 }
 /**
  * Let the metric be the log-probability of this token.
@@ -226,6 +242,126 @@ export interface Tokens {
   query: string;
 }
 /**
+ * Look at something else; what is absent stays. The reply has no body; `attention` follows.
+ */
+export interface Inspect {
+  id: number;
+  kind: "inspect";
+  /**
+   * Lock this head: its layer and its number.
+   */
+  head?: [number, number] | null;
+  look?: ("now" | "before" | "difference" | "second" | "second-difference") | null;
+  mode?: ("weight" | "value" | "contribution") | null;
+}
+/**
+ * What a head's picture needs besides its tiles. The reply's body is a `HeadBody`.
+ */
+export interface Head {
+  id: number;
+  kind: "head";
+  layer: number;
+  head: number;
+  look?: "now" | "before" | "difference" | "second" | "second-difference";
+}
+/**
+ * Tiles of a head's pattern. The reply's body is a `TilesBody`.
+ */
+export interface Tiles {
+  id: number;
+  kind: "tiles";
+  layer: number;
+  head: number;
+  look?: "now" | "before" | "difference" | "second" | "second-difference";
+  /**
+   * For the two differences; the other looks send weights whatever it says.
+   */
+  mode?: "weight" | "value" | "contribution";
+  /**
+   * Row and column of each, counted in tiles.
+   *
+   * @minItems 1
+   * @maxItems 64
+   */
+  tiles: [[number, number], ...[number, number][]];
+}
+/**
+ * One cell, exactly. The reply's body is a `CellBody`.
+ */
+export interface Cell {
+  id: number;
+  kind: "cell";
+  layer: number;
+  head: number;
+  look?: "now" | "before" | "difference" | "second" | "second-difference";
+  destination: number;
+  source: number;
+}
+/**
+ * Measure a score that costs runs of its own; fills in by `ScoresUpdate`s.
+ */
+export interface Assess {
+  id: number;
+  kind: "assess";
+  score: "effect" | "random_induction";
+}
+/**
+ * Composition of a head with all others. The reply's body is a `ComposeBody`.
+ */
+export interface Compose {
+  id: number;
+  kind: "compose";
+  layer: number;
+  head: number;
+}
+/**
+ * Knock out cells of heads' patterns; just the same again takes the knock-out back.
+ *
+ * The reply's body is a `KnockBody`.
+ */
+export interface Knock {
+  id: number;
+  kind: "knock";
+  /**
+   * @minItems 2
+   * @maxItems 2
+   */
+  layers: [number, number];
+  /**
+   * Which heads of these layers; null for all.
+   */
+  heads?: [number, ...number[]] | null;
+  /**
+   * Null for all.
+   */
+  destinations?: [number, number] | null;
+  sources?: [number, number] | null;
+  how?: "renormalise" | "zero" | "contrast";
+}
+/**
+ * Look at a second prompt beside the first (the session's contrast); null takes it away.
+ */
+export interface Second {
+  id: number;
+  kind: "second";
+  text: string | null;
+}
+/**
+ * Say which token of the second prompt stands for which of the first.
+ */
+export interface Align {
+  id: number;
+  kind: "align";
+  /**
+   * Anew, by position or by the longest common run of tokens.
+   */
+  by?: ("position" | "tokens") | null;
+  /**
+   * One position of the prompt and its partner in the second one, or null for none.
+   */
+  pair?: [number | null, number | null] | null;
+}
+/**
  * The gesture was taken; results up to `revision` are still to come.
  */
 export interface ReplyOk {
@@ -233,7 +369,22 @@ export interface ReplyOk {
   id: number;
   ok: true;
   revision: number;
-  body: (HelloBody | AddBody | RankBody | CompleteBody | TokensBody | CodeBody) | null;
+  body:
+    | (
+        | HelloBody
+        | InspectorBody
+        | AddBody
+        | RankBody
+        | CompleteBody
+        | TokensBody
+        | CodeBody
+        | HeadBody
+        | TilesBody
+        | CellBody
+        | ComposeBody
+        | KnockBody
+      )
+    | null;
 }
 /**
  * Answers `hello`: all there is.
@@ -384,8 +535,15 @@ export interface Result {
    * Both sides' most probable next tokens, by the larger of the two probabilities.
    */
   top: Share[];
-  metric: BeforeAfter;
+  /**
+   * Nats; null for an encoder, which predicts no next token (then `top` is empty).
+   */
+  metric: BeforeAfter | null;
   moved: PackedArray;
+  /**
+   * KL(before || after) in nats; of an encoder 1 - cosine of the last layer's output.
+   */
+  moved_as: "kl" | "cosine";
   work: Work;
 }
 /**
@@ -468,6 +626,203 @@ export interface GeneratedText {
   done: boolean;
 }
 /**
+ * Answers `hello` of an AttentionInspector: all there is but the tiles.
+ */
+export interface InspectorBody {
+  of: "inspector";
+  revision: number;
+  state: State;
+  result_revision: number | null;
+  result: Result | null;
+  effects_revision: number | null;
+  effects: Effect[];
+  attention: AttentionState;
+  grid: GridPart[];
+  scores: Scores | null;
+  /**
+   * The locked head's, for a saved page.
+   */
+  head: HeadBody | null;
+  /**
+   * The locked head's tiles, as many as fit into a saved page.
+   */
+  tiles: TilesBody[];
+}
+/**
+ * What is looked at. Beside it, `State` has the prompt, the stack and the metric.
+ */
+export interface AttentionState {
+  layers: number;
+  heads: number;
+  causal: boolean;
+  /**
+   * The locked head: its layer and its number.
+   */
+  head: number[] | null;
+  look: "now" | "before" | "difference" | "second" | "second-difference";
+  mode: "weight" | "value" | "contribution";
+  stamps: Stamps;
+  /**
+   * Whether the stack does anything, so that now and before can differ.
+   */
+  acting: boolean;
+  knocked_out: KnockedOut[];
+  second: SecondPrompt | null;
+  refusals: Refusals;
+}
+/**
+ * A name for the patterns of each side: tiles of another stamp are of patterns that were.
+ */
+export interface Stamps {
+  now: string;
+  before: string;
+  second: string | null;
+}
+/**
+ * Cells that an intervention of the stack knocks out, ready to be outlined.
+ */
+export interface KnockedOut {
+  key: number;
+  /**
+   * From the first to before the second.
+   */
+  layers: number[];
+  heads: number[] | null;
+  destinations: number[] | null;
+  sources: number[] | null;
+  how: string;
+  muted: boolean;
+}
+/**
+ * The second prompt and its alignment.
+ */
+export interface SecondPrompt {
+  /**
+   * Null when it was given as token ids.
+   */
+  text: string | null;
+  tokens: PromptToken[];
+  /**
+   * For each position of the prompt, its partner in the second one.
+   */
+  partners: (number | null)[];
+}
+/**
+ * Why something cannot be had of this model, in a sentence; null where it can.
+ */
+export interface Refusals {
+  value: string | null;
+  contribution: string | null;
+  knockout: string | null;
+  /**
+   * An encoder predicts no next token.
+   */
+  prediction: string | null;
+}
+/**
+ * Small patterns of some layers, for the grid of all heads: weights, whatever the mode.
+ */
+export interface GridPart {
+  look: "now" | "before" | "difference" | "second" | "second-difference";
+  /**
+   * As in `TilesBody`.
+   */
+  stamp: string;
+  layers: number[];
+  thumbs: PackedArray;
+  /**
+   * A pixel is the largest of `block` x `block` cells (the one furthest from 0); 1 is exact.
+   */
+  block: number;
+  coding: "share" | "signed";
+  peaks: PackedArray;
+}
+/**
+ * Scores of all heads; NaN where a score is not measured or not defined.
+ */
+export interface Scores {
+  names: (
+    | "previous"
+    | "duplicate"
+    | "induction"
+    | "current"
+    | "first"
+    | "entropy"
+    | "distance"
+    | "random_induction"
+    | "effect"
+  )[];
+  values: PackedArray;
+  /**
+   * Of which patterns; `effect` and `random_induction` say of themselves when they are stale.
+   */
+  stamp: string;
+  /**
+   * Measured under another stack, prompt or metric than the present.
+   */
+  stale: (
+    | "previous"
+    | "duplicate"
+    | "induction"
+    | "current"
+    | "first"
+    | "entropy"
+    | "distance"
+    | "random_induction"
+    | "effect"
+  )[];
+}
+/**
+ * Answers `head`. For the differences the three arrays are empty: their tiles hold all.
+ */
+export interface HeadBody {
+  of: "head";
+  layer: number;
+  head: number;
+  look: "now" | "before" | "difference" | "second" | "second-difference";
+  stamp: string;
+  peaks: Peaks;
+  value: PackedArray;
+  contribution: PackedArray;
+  scale: PackedArray;
+  /**
+   * The head's direct effect on the target's logit at the last position.
+   */
+  direct: number | null;
+}
+/**
+ * The largest absolute value of a head's cells in each mode; null where the mode is refused.
+ */
+export interface Peaks {
+  weight: number;
+  value: number | null;
+  contribution: number | null;
+}
+/**
+ * Answers `tiles`.
+ */
+export interface TilesBody {
+  of: "tiles";
+  layer: number;
+  head: number;
+  look: "now" | "before" | "difference" | "second" | "second-difference";
+  mode: "weight" | "value" | "contribution";
+  /**
+   * The side's stamp; of a difference both, "now-before" or "now-second".
+   */
+  stamp: string;
+  coding: "share" | "signed";
+  /**
+   * Row and column of each tile, counted in tiles.
+   */
+  places: number[][];
+  /**
+   * The peak of each tile's coding; 1 for "share".
+   */
+  peaks: number[];
+  cells: PackedArray;
+}
+/**
  * Answers `add`.
  */
 export interface AddBody {
@@ -516,6 +871,49 @@ export interface CodeBody {
   text: string;
 }
 /**
+ * Answers `cell`: float32 values, exactly; null where there is none or it is not a number.
+ */
+export interface CellBody {
+  of: "cell";
+  layer: number;
+  head: number;
+  look: "now" | "before" | "difference" | "second" | "second-difference";
+  stamp: string;
+  destination: number;
+  source: number;
+  weight: number | null;
+  value: number | null;
+  contribution: number | null;
+}
+/**
+ * Answers `compose`: scores minus those of random matrices of the same shapes.
+ *
+ * A row of each array is a layer: of heads in earlier layers the locked head reads (through its
+ * Q, K or V), of heads in later layers it is read (through theirs). NaN in its own layer.
+ */
+export interface ComposeBody {
+  of: "compose";
+  layer: number;
+  head: number;
+  q: PackedArray;
+  k: PackedArray;
+  v: PackedArray;
+  /**
+   * The random matrices' mean, which was subtracted.
+   */
+  baseline: number;
+}
+/**
+ * Answers `knock`.
+ */
+export interface KnockBody {
+  of: "knock";
+  /**
+   * Of the new row; null when a knock-out was taken back.
+   */
+  key: number | null;
+}
+/**
  * The gesture was refused and changed nothing.
  */
 export interface ReplyError {
@@ -556,7 +954,7 @@ export interface ResultUpdate {
  */
 export interface Progress {
   kind: "progress";
-  job: "curve" | "control" | "generate" | "rank" | "reference";
+  job: "curve" | "control" | "generate" | "rank" | "reference" | "scores" | "grid";
   key: number | null;
   done: number;
   total: number;
@@ -609,6 +1007,28 @@ export interface Status {
   revision: number;
 }
 /**
+ * After every change of what is looked at, and of the session.
+ */
+export interface AttentionUpdate {
+  kind: "attention";
+  revision: number;
+  attention: AttentionState;
+}
+/**
+ * Some layers of the grid are there.
+ */
+export interface GridUpdate {
+  kind: "grid";
+  part: GridPart;
+}
+/**
+ * Scores, filling in; each replaces the one before.
+ */
+export interface ScoresUpdate {
+  kind: "scores";
+  scores: Scores;
+}
+/**
  * The last picture at rest, for saved pages: what `hello` answers, with its buffers as text.
  *
  * Its `PackedArray`s point into `buffers`, each of which is base64. `cut` names what was left out
@@ -616,7 +1036,7 @@ export interface Status {
  * where there is a kernel, there is a trait `live`, which is true.
  */
 export interface Snapshot {
-  hello: HelloBody;
+  hello: HelloBody | InspectorBody;
   buffers: string[];
   cut: string[];
 }

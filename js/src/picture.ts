@@ -122,7 +122,8 @@ export function readSnapshot(trait: unknown): Unpacked<HelloBody> | null {
   const snapshot = trait as Partial<Snapshot> | null | undefined;
   if (!snapshot?.hello?.state) return null;
   try {
-    return unpack(snapshot.hello, decodeBuffers(snapshot.buffers ?? []));
+    const hello = unpack(snapshot.hello, decodeBuffers(snapshot.buffers ?? []));
+    return hello.of === "hello" ? hello : null;
   } catch {
     return null;
   }

@@ -180,6 +180,7 @@ export function resultOf(
       })).sort((a, b) => Math.max(b.before, b.after) - Math.max(a.before, a.after)),
       metric: { before: Math.log(before[0] as number), after: Math.log(after[0] as number) },
       moved: { buffer: 0, dtype: "float32", shape: [tokens] },
+      moved_as: "kl",
       work: { blocks: 18, positions: 1, seconds: 0.0274, way: "resumed" },
     },
   };
@@ -529,6 +530,8 @@ export class FakeKernel {
         return this.reply(message.id);
       case "code":
         return this.reply(message.id, { of: "code", text: "import torch\n" });
+      default:
+        return this.refuse(message.id, `This view knows no ${message.kind}.`, "kind");
     }
   }
 }

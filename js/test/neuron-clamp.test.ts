@@ -30,7 +30,9 @@ test("a drag of 60 moves ends where the pointer let go: page, Python and pixels 
   expect(edits.at(-1)).toMatchObject({ value: 2, final: true });
   expect(edits.slice(0, -1).every((each) => each.final === false)).toBe(true);
   const { result } = resultOf(kernel.state.rows, EIFFEL.length);
-  await until(() => one(root, ".pc-after").title.includes(String(Math.abs(result.metric.after))));
+  await until(() =>
+    one(root, ".pc-after").title.includes(String(Math.abs(result.metric?.after ?? Number.NaN))),
+  );
   expect(slider(root).value).toBe("2");
   expect(box(root).value).toBe("2.00");
 });

@@ -21,6 +21,7 @@ from patchclamp.interventions import Ablate, Add, Clamp, Cut, Intervention, Knoc
 from patchclamp.models.language_model import LanguageModel
 from patchclamp.session import Session
 from patchclamp.views import messages as say
+from patchclamp.views.messages import attention_inspector
 from patchclamp.views.neuron_clamp import CURVE_POINTS, NeuronClamp
 from patchclamp.views.transport import unpack
 from patchclamp.views.view import SNAPSHOT_BYTES, View
@@ -480,8 +481,21 @@ def test_no_gesture_waits_for_the_model(view: Heard, session: Session) -> None:
     assert view.result()["revision"] == session.revision
 
 
-def test_every_gesture_has_a_handler() -> None:
-    assert all(hasattr(NeuronClamp, f"_on_{kind}") for kind in say._KINDS)
+def test_every_gesture_has_a_view_that_handles_it() -> None:
+    others = {
+        part.__name__.lower()
+        for part in say.Up.__subclasses__()
+        if part.__module__ == attention_inspector.__name__
+    }
+    shared = set(say._KINDS) - others
+    assert all(hasattr(NeuronClamp, f"_on_{kind}") for kind in shared)
+    assert len(shared) > 15
+
+
+def test_a_gesture_of_another_view_is_refused_with_a_sentence(view: Heard) -> None:
+    reply = view.ask("second", text=None)
+    assert not reply["ok"]
+    assert reply["error"] == "NeuronClamp has no gesture of the kind 'second'."
 
 
 # --- long work -----------------------------------------------------------------------------------

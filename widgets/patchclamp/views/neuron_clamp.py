@@ -26,7 +26,7 @@ from patchclamp.sites import Positions, Site, SiteSet
 
 from . import messages as say
 from . import rows
-from .messages import AnyUp, Body, Measure, Operation, Range, Side
+from .messages import Body, Measure, Operation, Range, Side
 from .pace import Settled
 from .view import LATER, Later, View, _weakly
 
@@ -319,12 +319,6 @@ class NeuronClamp(View, bundle="neuron-clamp"):
         self._session.submit(self._measure_rows).result()
 
     # --- gestures from the page ------------------------------------------------------------------
-
-    def _handle(self, message: AnyUp) -> Body | Later | None:
-        handler = cast(
-            "Callable[[AnyUp], Body | Later | None]", getattr(self, f"_on_{message.kind}")
-        )
-        return handler(message)
 
     def _on_hello(self, _message: say.Hello) -> Body:
         return self._everything()

@@ -1,6 +1,6 @@
 """`python -m patchclamp.views.schema` prints the messages' JSON schema, for the TypeScript types.
 
-One document: `$defs` holds every class of `messages.py`; the properties `up` and `down` are the
+One document: `$defs` holds every class of `messages/`; the properties `up` and `down` are the
 two unions, `snapshot` the saved page. The front end's types are generated from it, and its check
 fails when they are stale.
 """

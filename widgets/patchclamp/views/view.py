@@ -29,6 +29,7 @@ from .messages import (
     Body,
     Hello,
     HelloBody,
+    InspectorBody,
     Message,
     MessageError,
     ReplyError,
@@ -130,11 +131,7 @@ class View(anywidget.AnyWidget):
     # --- what a view is made of ------------------------------------------------------------------
 
     @abstractmethod
-    def _handle(self, message: AnyUp) -> Body | Later | None:
-        """Do what a gesture says, quickly; the reply's body, or `LATER`."""
-
-    @abstractmethod
-    def _everything(self) -> HelloBody:
+    def _everything(self) -> HelloBody | InspectorBody:
         """All there is to draw, as it is known now."""
 
     @abstractmethod
@@ -209,6 +206,14 @@ class View(anywidget.AnyWidget):
         if isinstance(message, Hello) and not self._shown:
             self._shown = True
             self._wake()
+
+    def _handle(self, message: AnyUp) -> Body | Later | None:
+        """Do what a gesture says, quickly, in `_on_<kind>`; the reply's body, or `LATER`."""
+        handler = getattr(self, f"_on_{message.kind}", None)
+        if handler is None:
+            said = f"{type(self).__name__} has no gesture of the kind {message.kind!r}."
+            raise MessageError(said, id=message.id, field="kind")
+        return cast("Callable[[AnyUp], Body | Later | None]", handler)(message)
 
     def _reply(self, ident: int, body: Body | None = None) -> None:
         self._transmit(ReplyOk(id=ident, revision=self._session.revision, body=body))
