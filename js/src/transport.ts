@@ -1,13 +1,16 @@
 // Arrays travel as binary buffers beside the JSON: {buffer, dtype, shape} becomes a typed array.
 import type { PackedArray } from "./messages";
 
-/** A message's type once its arrays are unpacked. */
+/**
+ * A message's type once its arrays are unpacked: numbers, and of `cells` and `thumbs` the bytes,
+ * which are codes and not numbers yet.
+ */
 export type Unpacked<T> = T extends PackedArray
   ? Float32Array
   : T extends (infer Item)[]
     ? Unpacked<Item>[]
     : T extends object
-      ? { [Key in keyof T]: Unpacked<T[Key]> }
+      ? { [Key in keyof T]: Key extends "cells" | "thumbs" ? Uint8Array : Unpacked<T[Key]> }
       : T;
 
 const BYTES = { float64: 8, float32: 4, int32: 4, float16: 2, uint8: 1, bool: 1 } as const;
@@ -42,7 +45,7 @@ function isPacked(value: object): value is PackedArray {
   return "buffer" in value && "dtype" in value && "shape" in value;
 }
 
-function numbers(packed: PackedArray, buffers: readonly DataView[]): Float32Array {
+function numbers(packed: PackedArray, buffers: readonly DataView[]): Float32Array | Uint8Array {
   const view = buffers[packed.buffer];
   const length = packed.shape.reduce((product, size) => product * size, 1);
   const width = BYTES[packed.dtype];
@@ -52,6 +55,11 @@ function numbers(packed: PackedArray, buffers: readonly DataView[]): Float32Arra
         `[${packed.shape.join(", ")}]; it has ${view?.byteLength ?? "none"}.`,
     );
   }
+  // Tiles are megabytes: bytes stay bytes, copied in one go, and let go of the message's buffer.
+  if (packed.dtype === "uint8") {
+    return new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice();
+  }
+  if (packed.dtype === "uint8") return new Uint8Array(view.buffer, view.byteOffset, length);
   // The view may start anywhere in a larger buffer, at an offset no typed array accepts: read
   // through the DataView, which knows its own byteOffset.
   const result = new Float32Array(length);
@@ -59,12 +67,14 @@ function numbers(packed: PackedArray, buffers: readonly DataView[]): Float32Arra
   return result;
 }
 
-const READ: Record<PackedArray["dtype"], (view: DataView, at: number) => number> = {
+const READ: Record<
+  Exclude<PackedArray["dtype"], "uint8">,
+  (view: DataView, at: number) => number
+> = {
   float64: (view, at) => view.getFloat64(at, true),
   float32: (view, at) => view.getFloat32(at, true),
   int32: (view, at) => view.getInt32(at, true),
   float16: (view, at) => half(view.getUint16(at, true)),
-  uint8: (view, at) => view.getUint8(at),
   bool: (view, at) => view.getUint8(at),
 };
 
