@@ -1,6 +1,9 @@
 // Arrays travel as binary buffers beside the JSON: {buffer, dtype, shape} becomes a typed array.
 import type { PackedArray } from "./messages";
 
+/** An array of a message, unpacked. */
+export type Numbers = Float32Array | Uint8Array;
+
 /**
  * A message's type once its arrays are unpacked: numbers, and of `cells` and `thumbs` the bytes,
  * which are codes and not numbers yet.
@@ -45,7 +48,7 @@ function isPacked(value: object): value is PackedArray {
   return "buffer" in value && "dtype" in value && "shape" in value;
 }
 
-function numbers(packed: PackedArray, buffers: readonly DataView[]): Float32Array | Uint8Array {
+function numbers(packed: PackedArray, buffers: readonly DataView[]): Numbers {
   const view = buffers[packed.buffer];
   const length = packed.shape.reduce((product, size) => product * size, 1);
   const width = BYTES[packed.dtype];
@@ -59,7 +62,6 @@ function numbers(packed: PackedArray, buffers: readonly DataView[]): Float32Arra
   if (packed.dtype === "uint8") {
     return new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice();
   }
-  if (packed.dtype === "uint8") return new Uint8Array(view.buffer, view.byteOffset, length);
   // The view may start anywhere in a larger buffer, at an offset no typed array accepts: read
   // through the DataView, which knows its own byteOffset.
   const result = new Float32Array(length);
