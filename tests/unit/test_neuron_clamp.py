@@ -428,6 +428,45 @@ def test_a_prompt_that_is_empty_or_too_long_is_refused(worded: Heard) -> None:
     assert worded.of("state")[-1]["state"]["tokens"][0]["bos"] is True
 
 
+def test_a_text_is_typed_in_one_step_of_undo(worded: Heard) -> None:
+    session = worded.session
+    before = session.text
+    for text in ("w4", "w4 w6", "w4 w6 w8"):
+        assert worded.ask("prompt", text=text, final=False)["ok"]
+    assert worded.ask("prompt", text=" ", final=False)["field"] == "text"
+    assert session.text == "w4 w6 w8"  # what is refused while it is typed changes nothing
+    worded.ask("prompt", text="w4 w6 w8", final=True)
+    worded.ask("prompt", text="w9 w9", final=False)
+    worded.ask("prompt", text="w9 w10", final=True)
+    assert len(worded.result()["result"]["moved"]) == 3
+    worded.ask("undo")
+    assert session.text == "w4 w6 w8"
+    worded.ask("undo")
+    assert session.text == before
+
+
+def test_an_encoder_has_no_prediction_and_says_how_far_its_output_turned() -> None:
+    session = Session(tiny.model("bert"), tiny.ids())
+    view = Heard(session)
+    assert view.ask("hello")["body"]["state"]["metric"] is None
+    result = view.result()["result"]
+    assert (result["top"], result["metric"], result["moved_as"]) == ([], None, "cosine")
+    assert result["moved"].tolist() == [0] * 12
+    session.interventions = [Scale("L1.mlp", 0.0)]
+    result = view.result()["result"]
+    before, after = (r.activation("L2.resid_post") for r in (session.baseline, session.current))
+    expected = 1 - torch.cosine_similarity(before, after, dim=-1)
+    assert result["moved"] == pytest.approx(expected.numpy(), rel=1e-3)
+    assert result["moved"].min() > 1e-3
+    reply = view.ask("target", token=5)
+    assert "predicts no next token" in reply["error"]
+    assert reply["field"] == "token"
+    for table in ("effects", "next_tokens"):
+        with pytest.raises(ModelError, match="predicts no next token"):
+            getattr(view, table)
+    view.close()
+
+
 def test_a_run_that_fails_is_said_and_the_last_picture_stays(view: Heard, session: Session) -> None:
     key = view.ask("add", address="L1.N5@-1", value=2.0)["body"]["key"]
     session.add(Scale("L1.mlp", 1e30))

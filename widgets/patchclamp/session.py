@@ -188,6 +188,19 @@ class Session:
 
     @input.setter  # noqa: A003 (the property above, not the builtin)
     def input(self, value: str | Tensor) -> None:
+        self.set_input(value)
+
+    def set_input(self, value: str | Tensor, *, coalesce: Hashable | None = None) -> None:
+        """Take another input.
+
+        Args:
+            value: a text, or a 1-D tensor of token ids.
+            coalesce: inputs in a row with the same value here are one step of undo: typing.
+
+        Raises:
+            InputError: when it cannot be run.
+            PatchclampError: when the stack cannot act on it.
+        """
         given, text = self._read(value, chat=self._state.chat)
 
         def make(state: _State) -> _State:
@@ -195,7 +208,7 @@ class Session:
             self._check_stack(new.interventions, new)
             return new
 
-        self._change("input", make)
+        self._change("input", make, coalesce=coalesce)
 
     @property
     def contrast(self) -> str | Tensor | None:

@@ -52,3 +52,23 @@ def kl_by_position(
         rows = list(range(start, min(start + _ROWS_AT_ONCE, length)))
         found[rows] = kl_divergence(before.rows(rows), after.rows(rows)).cpu()
     return found
+
+
+def cosine_distance_by_position(
+    before: Run, after: Run, should_stop: Callable[[], bool] | None = None
+) -> Tensor:
+    """Return Float[pos]: 1 - cosine of the two runs' last residual streams, position by position.
+
+    What a run of a model that predicts no next token, an encoder, can be compared by. Runs of one
+    stack are exactly 0 apart; NaN where a residual stream is not finite.
+
+    Raises:
+        Stopped: when ``should_stop`` said so.
+    """
+    p, q = (
+        torch.nn.functional.normalize(run.compute(should_stop).trace.residual[-1].double(), dim=-1)
+        for run in (before, after)
+    )
+    # Half the squared chord: the same as 1 - p q, without its rounding where they hardly differ.
+    distance: Tensor = (p - q).square().sum(-1) / 2
+    return distance.float().cpu()
