@@ -1,14 +1,31 @@
-// When to ask for dose-response curves: once things rest, for rows whose surroundings changed. A
+// Dose-response curves, and when to ask for them: once things rest, for rows whose surroundings changed. A
 // row's own value is the curve's axis, so dragging it makes nothing stale.
+import type { CurveEntry } from "./messages";
 import type { Picture } from "./picture";
+import type { Unpacked } from "./transport";
+
+export type Curve = Unpacked<CurveEntry>["curve"] & { revision: number };
+
+/** The picture of a view that draws dose-response curves. */
+export interface CurvesPicture extends Picture {
+  curves: Map<number, Curve>;
+}
+
+/** Keeps a row's curve unless it has a newer one; false when it has. */
+export function takeCurve(picture: CurvesPicture, news: Unpacked<CurveEntry>): boolean {
+  const { key, revision, curve } = news;
+  if (revision < (picture.curves.get(key)?.revision ?? -1)) return false;
+  picture.curves.set(key, { revision, ...curve });
+  return true;
+}
 
 export interface CurveSchedule {
   /** `resting` is false while someone drags or a result is on its way. */
-  update(picture: Picture, resting: boolean): void;
+  update(picture: CurvesPicture, resting: boolean): void;
   /** Whether the curve shown for a row is of other surroundings than it has now. */
   stale(key: number): boolean;
   /** The curves that are there are taken to be of this state. */
-  accept(picture: Picture): void;
+  accept(picture: CurvesPicture): void;
 }
 
 const SETTLE = 400;

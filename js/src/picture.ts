@@ -1,20 +1,13 @@
-// All that the view shows, kept by revision: news that is older than what is shown is dropped.
-import type { Down, Effect, Generated, HelloBody, Result, Snapshot, State } from "./messages";
+// What every view shows of its session, kept by revision: news that is older than what is shown is
+// dropped. What only one view knows (curves, patterns) it keeps beside this.
+import type { Down, Effect, HelloBody, InspectorBody, Result, Snapshot, State } from "./messages";
 import { decodeBuffers, type Unpacked, unpack } from "./transport";
-
-export interface Curve {
-  revision: number;
-  values: Float32Array;
-  logprob: Float32Array;
-  kl: Float32Array;
-}
 
 export interface Picture {
   revision: number;
   state: State | null;
   resultRevision: number;
   result: Unpacked<Result> | null;
-  curves: Map<number, Curve>;
   effectsRevision: number;
   effects: Map<number, Effect>;
   /** Long work by job and row, "curve:3". */
@@ -25,7 +18,11 @@ export interface Picture {
   failure: string;
 }
 
-export type News = "state" | "result" | "failure" | "generated" | "other" | "old";
+/** What answers `hello`: of each view its own. */
+export type Everything = Unpacked<HelloBody> | Unpacked<InspectorBody>;
+
+/** "own": the view that the message is for must take it in itself. */
+export type News = "state" | "result" | "failure" | "other" | "old" | "own";
 
 export function emptyPicture(): Picture {
   return {
@@ -33,7 +30,6 @@ export function emptyPicture(): Picture {
     state: null,
     resultRevision: -1,
     result: null,
-    curves: new Map(),
     effectsRevision: -1,
     effects: new Map(),
     progress: new Map(),
@@ -44,17 +40,13 @@ export function emptyPicture(): Picture {
 }
 
 /** Takes a message in; says what kind of news it was, "old" for none. */
-export function take(
-  picture: Picture,
-  message: Unpacked<Down>,
-  onGenerated: (token: Generated) => void,
-): News {
+export function take(picture: Picture, message: Unpacked<Down>): News {
   switch (message.kind) {
     case "state":
       if (message.revision < picture.revision) return "old";
       picture.revision = message.revision;
       picture.state = message.state;
-      forgetRows(picture);
+      forgetRows(picture, picture.effects);
       return "state";
     case "result":
       if (message.revision < picture.resultRevision) return "old";
@@ -62,12 +54,6 @@ export function take(
       picture.result = message.result;
       picture.failure = "";
       return "result";
-    case "curve": {
-      const known = picture.curves.get(message.key);
-      if (known !== undefined && message.revision < known.revision) return "old";
-      picture.curves.set(message.key, { revision: message.revision, ...message.curve });
-      return "other";
-    }
     case "effects":
       if (message.revision < picture.effectsRevision) return "old";
       picture.effectsRevision = message.revision;
@@ -87,16 +73,13 @@ export function take(
       if (message.revision < picture.resultRevision) return "old";
       picture.failure = message.error;
       return "failure";
-    case "generated":
-      onGenerated(message);
-      return "generated";
     default:
-      return "old";
+      return "own";
   }
 }
 
 /** Takes everything in at once; of what came meanwhile, the newer stays. */
-export function takeAll(picture: Picture, hello: Unpacked<HelloBody>): void {
+export function takeAll(picture: Picture, hello: Everything): void {
   if (hello.revision >= picture.revision) {
     picture.revision = hello.revision;
     picture.state = hello.state;
@@ -105,33 +88,26 @@ export function takeAll(picture: Picture, hello: Unpacked<HelloBody>): void {
     picture.resultRevision = hello.result_revision ?? -1;
     picture.result = hello.result;
   }
-  for (const { key, revision, curve } of hello.curves) {
-    if (revision >= (picture.curves.get(key)?.revision ?? -1)) {
-      picture.curves.set(key, { revision, ...curve });
-    }
-  }
   if (hello.effects_revision !== null && hello.effects_revision >= picture.effectsRevision) {
     picture.effectsRevision = hello.effects_revision;
     picture.effects = new Map(hello.effects.map((row) => [row.key, row]));
   }
-  forgetRows(picture);
+  forgetRows(picture, picture.effects);
 }
 
 /** A saved page's picture; null for a trait that holds none (not written yet, or damaged). */
-export function readSnapshot(trait: unknown): Unpacked<HelloBody> | null {
+export function readSnapshot(trait: unknown): Everything | null {
   const snapshot = trait as Partial<Snapshot> | null | undefined;
   if (!snapshot?.hello?.state) return null;
   try {
-    const hello = unpack(snapshot.hello, decodeBuffers(snapshot.buffers ?? []));
-    return hello.of === "hello" ? hello : null;
+    return unpack(snapshot.hello, decodeBuffers(snapshot.buffers ?? []));
   } catch {
     return null;
   }
 }
 
-function forgetRows(picture: Picture): void {
+/** Drops what is kept of rows that the stack has no longer. */
+export function forgetRows(picture: Picture, kept: Map<number, unknown>): void {
   const there = new Set(picture.state?.rows.map((row) => row.key));
-  for (const kept of [picture.curves, picture.effects]) {
-    for (const key of kept.keys()) if (!there.has(key)) kept.delete(key);
-  }
+  for (const key of kept.keys()) if (!there.has(key)) kept.delete(key);
 }

@@ -2,13 +2,19 @@
 // at a time, and of those that wait only the newest is sent. The engine's pace is the drag's pace.
 import type {
   AddBody,
+  CellBody,
   CodeBody,
   CompleteBody,
+  ComposeBody,
   Edit,
+  HeadBody,
   HelloBody,
+  InspectorBody,
+  KnockBody,
   RankBody,
   ReplyError,
   ReplyOk,
+  TilesBody,
   TokensBody,
   Up,
 } from "./messages";
@@ -21,12 +27,17 @@ export type Answer = Unpacked<ReplyOk>;
 
 /** What each gesture's reply carries. */
 type Bodies = {
-  hello: Unpacked<HelloBody>;
+  hello: Unpacked<HelloBody> | Unpacked<InspectorBody>;
   add: AddBody;
   rank: RankBody;
   complete: CompleteBody;
   tokens: TokensBody;
   code: CodeBody;
+  head: Unpacked<HeadBody>;
+  tiles: Unpacked<TilesBody>;
+  cell: CellBody;
+  compose: Unpacked<ComposeBody>;
+  knock: KnockBody;
 };
 type BodyOf<Kind extends string> = Kind extends keyof Bodies ? Bodies[Kind] : null;
 
@@ -80,7 +91,10 @@ export interface RequestsOptions {
 
 const PATIENCE = 2000;
 /** These are answered by the model's worker, after what it has to do before. */
-const SLOW = new Set(["add", "rank", "generate", "curve", "code", "tokens"]);
+const SLOW = new Set([
+  ...["add", "rank", "generate", "curve", "code", "tokens"],
+  ...["head", "tiles", "cell", "assess", "compose", "knock", "second", "align"],
+]);
 /** An edit whose result never comes (its run was overtaken) must not hold up the next for good. */
 const GIVE_UP = 10_000;
 const GONE =

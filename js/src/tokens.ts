@@ -1,57 +1,97 @@
-// The prompt as chips in text order: shade is how far the prediction moved there, underline is
-// what is selected.
+// The prompt as chips in text order: shade is how far the prediction moved there, or whatever else
+// a view has to say of each token; underline is what is selected.
 import { drawBar, onResize } from "./canvas";
-import { blues, css, inkOn, LIGHT, type Theme } from "./colour";
+import { blues, css, inkOn, LIGHT, type Rgb, type Theme } from "./colour";
 import { h, say, set, tokenText } from "./dom";
 import { ceilNice, exact, quoted, short } from "./format";
-import type { PromptToken } from "./messages";
+import type { PromptToken, Result } from "./messages";
 
 export interface TokenStrip {
   element: HTMLElement;
   /** Positions that are selected, growing. */
   selected(): number[];
+  select(positions: readonly number[]): void;
   /** `settled` is false while something is dragged: then the scale may grow but not shrink. */
-  update(tokens: readonly PromptToken[], moved: Float32Array | null, settled: boolean): void;
+  update(
+    tokens: readonly PromptToken[],
+    moved: Float32Array | null,
+    settled: boolean,
+    movedAs?: Result["moved_as"],
+  ): void;
+  /** Says something else of each token than how far it moved; null says that again. */
+  shade(shade: Shade | null): void;
+  /** Marks tokens that something points to elsewhere. */
+  point(positions: readonly number[]): void;
   paint(theme: Theme): void;
 }
 
-const LEAST_SCALE = 0.1; // nats: below that nothing has moved that anybody would notice
+/** What chips show instead of how far predictions moved. */
+export interface Shade {
+  /** Of each token; NaN where there is none. */
+  values: Float32Array;
+  /** The line under each chip; null for none. */
+  under: Float32Array | null;
+  /** The scale's ends as words, from left to right, and its colours from 0 to 1. */
+  ends: readonly [string, string];
+  along(share: number): Rgb;
+  /** The colour of a value. */
+  colour(value: number): Rgb;
+  /** What is shown, for the legend. */
+  legend: string;
+}
+
+export interface TokenStripActions {
+  /** The selection has changed. */
+  select(): void;
+  /** The pointer or the focus is on a token; null when it has left. */
+  hover?(position: number | null): void;
+}
+
+/** Below that nothing has moved that anybody would notice. */
+const LEAST_SCALE = { kl: 0.1, cosine: 0.01 } as const;
+const MOVED = {
+  kl: { legend: "moved, KL in nats", unit: " nats" },
+  cosine: { legend: "moved, 1 − cosine", unit: "" },
+} as const;
 
 const REST = 200; // milliseconds
 
-export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStrip {
+export function tokenStrip(
+  signal: AbortSignal,
+  actions: TokenStripActions,
+  label = "Prompt tokens; select positions with Space",
+): TokenStrip {
   const list = h("div", {
     class: "pc-chips",
     role: "listbox",
     "aria-multiselectable": "true",
-    "aria-label": "Prompt tokens; select positions with Space",
+    "aria-label": label,
   });
   const bar = h("canvas", { class: "pc-bar", "aria-hidden": "true" });
+  const bottom = h("span", { class: "pc-number" }, "0");
   const top = h("span", { class: "pc-number" });
-  const legend = h(
-    "div",
-    { class: "pc-legend", title: "How far the prediction at each position moved" },
-    h("span", {}, "moved, KL in nats"),
-    h("span", { class: "pc-number" }, "0"),
-    bar,
-    top,
-  );
+  const said = h("span", { class: "pc-said" }, MOVED.kl.legend);
+  const legend = h("div", { class: "pc-legend", "data-empty": true }, said, bottom, bar, top);
   const element = h("div", { class: "pc-tokens" }, list, legend);
 
   let tokens: readonly PromptToken[] = [];
   let chips: HTMLElement[] = [];
   let moved: Float32Array | null = null;
-  let scale = LEAST_SCALE;
+  let movedAs: Result["moved_as"] = "kl";
+  let scale: number = LEAST_SCALE.kl;
+  let other: Shade | null = null;
   let theme = LIGHT;
   let anchor = 0;
+  let pointed: readonly number[] = [];
   const chosen = new Set<number>();
   let shades: string[] = [];
-  let painted: Theme | null = null;
+  let painted: unknown = null;
   let later: ReturnType<typeof setTimeout> | undefined;
   signal.addEventListener("abort", () => clearTimeout(later), { once: true });
 
   const paintBar = () => {
-    painted = drawBar(bar, (share) => blues(share, theme)) ? theme : null;
+    const along = other?.along ?? ((share: number) => blues(share, theme));
+    painted = drawBar(bar, along) ? (other?.along ?? theme) : null;
   };
 
   const rebuild = () => {
@@ -84,21 +124,35 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
   };
 
   const shade = () => {
+    const values = other?.values ?? moved;
+    const colour = other?.colour ?? ((value: number) => blues(value / scale, theme));
+    const under = other?.under ?? null;
     chips.forEach((chip, i) => {
-      const colour = moved === null ? "" : css(blues((moved[i] as number) / scale, theme));
-      if (shades[i] === colour) return; // of a thousand chips a drag moves few
-      shades[i] = colour;
+      const value = values?.[i] ?? Number.NaN;
+      const ground =
+        values === null ? null : Number.isNaN(value) ? theme.background : colour(value);
+      const line = under === null ? "" : css(colour(under[i] ?? 0));
+      const now = ground === null ? "" : `${css(ground)} ${line}`;
+      if (shades[i] === now) return; // of a thousand chips a drag moves few
+      shades[i] = now;
       const text = chip.firstElementChild as HTMLElement;
-      text.style.backgroundColor = colour;
-      text.style.color =
-        moved === null ? "" : css(inkOn(blues((moved[i] as number) / scale, theme), theme));
+      text.style.backgroundColor = ground === null ? "" : css(ground);
+      text.style.color = ground === null ? "" : css(inkOn(ground, theme));
+      text.style.boxShadow = line === "" ? "" : `inset 0 -4px ${line}`;
     });
-    say(top, short(scale));
+    say(said, other?.legend ?? MOVED[movedAs].legend);
+    say(bottom, other?.ends[0] ?? "0");
+    say(top, other?.ends[1] ?? short(scale));
+    set(legend, {
+      "data-empty": values === null,
+      title: other === null ? "How far the prediction at each position moved" : null,
+    });
     // JupyterLab hides everything for the moment in which it changes its theme.
-    if (painted !== theme) paintBar();
+    if (painted !== (other?.along ?? theme)) paintBar();
   };
 
   const name = () => {
+    const { unit } = MOVED[movedAs];
     chips.forEach((chip, i) => {
       const token = tokens[i] as PromptToken;
       const value = moved?.[i];
@@ -106,10 +160,10 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
       set(chip, {
         "aria-selected": chosen.has(token.position) ? "true" : "false",
         "aria-label": `${token.position}: ${words}${
-          value === undefined ? "" : `, moved ${short(value)} nats`
+          value === undefined ? "" : `, moved ${short(value)}${unit}`
         }`,
         title: `position ${token.position}, token ${token.id} ${token.bos ? token.text : words}${
-          value === undefined ? "" : `\nmoved ${exact(value)} nats`
+          value === undefined ? "" : `\nmoved ${exact(value)}${unit}`
         }`,
       });
     });
@@ -126,7 +180,7 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
     }
     rove(index);
     name();
-    onSelect();
+    actions.select();
   };
 
   const rove = (index: number) => {
@@ -163,7 +217,7 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
       else if (event.key === "Escape" && chosen.size > 0) {
         chosen.clear();
         name();
-        onSelect();
+        actions.select();
         event.stopPropagation();
       } else if (to !== undefined && chips[to]) {
         if (event.shiftKey) choose(to, true);
@@ -174,25 +228,48 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
     },
     { signal },
   );
+  const { hover } = actions;
+  if (hover !== undefined) {
+    const enter = (event: Event) => {
+      const index = chipOf(event);
+      if (index >= 0) hover(tokens[index]?.position ?? null);
+    };
+    const leave = () => hover(null);
+    list.addEventListener("pointerover", enter, { signal });
+    list.addEventListener("pointerleave", leave, { signal });
+    list.addEventListener("focusin", enter, { signal });
+    list.addEventListener("focusout", leave, { signal });
+  }
   onResize(bar, paintBar, signal);
 
   return {
     element,
     selected: () => [...chosen].sort((a, b) => a - b),
-    update(next, shift, settled) {
+    select(positions) {
+      chosen.clear();
+      for (const position of positions) chosen.add(position);
+      name();
+    },
+    update(next, shift, settled, as = "kl") {
       const same =
         next.length === tokens.length &&
-        next.every((token, i) => token.id === tokens[i]?.id && token.bos === tokens[i]?.bos);
+        next.every(
+          (token, i) =>
+            token.id === tokens[i]?.id &&
+            token.bos === tokens[i]?.bos &&
+            token.text === tokens[i]?.text,
+        );
       tokens = next;
       moved = shift !== null && shift.length === next.length ? shift : null;
+      movedAs = as;
       if (!same) {
         chosen.clear();
+        other = null;
         rebuild();
-        onSelect();
+        actions.select();
       }
-      const wanted = ceilNice(Math.max(LEAST_SCALE, ...(moved ?? [])));
+      const wanted = ceilNice(Math.max(LEAST_SCALE[as], ...(moved ?? [])));
       scale = settled || !same ? wanted : Math.max(scale, wanted);
-      set(legend, { hidden: moved === null });
       shade();
       if (!same) name();
       else {
@@ -200,6 +277,15 @@ export function tokenStrip(signal: AbortSignal, onSelect: () => void): TokenStri
         clearTimeout(later);
         later = setTimeout(name, REST);
       }
+    },
+    shade(next) {
+      other = next;
+      shade();
+    },
+    point(positions) {
+      for (const at of pointed) set(chips[at] ?? list, { "data-pointed": null });
+      pointed = positions;
+      for (const at of pointed) if (chips[at]) set(chips[at], { "data-pointed": true });
     },
     paint(next) {
       theme = next;

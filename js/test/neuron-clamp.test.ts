@@ -523,6 +523,43 @@ test("messages that make no sense are left alone", async () => {
   expect(after(root)).toBe("−2.92");
 });
 
+test("nothing that comes in moves a row under the hand that holds it", async () => {
+  const { root, kernel, model } = await mount({ rows: [row()], silent: true, width: 520 });
+  const { body, buffers } = kernel.hello();
+  kernel.revision = 2;
+  await until(() => model.sent.length > 0);
+  const early = { ...body, result: null, result_revision: null, effects: [], curves: [] };
+  model.say(
+    { kind: "reply", id: model.sent[0]?.id, ok: true, revision: 1, body: early },
+    buffers.slice(0, 1),
+  );
+  await until(() => all(root, ".pc-slider").length === 1);
+  await frames();
+  const top = () => slider(root).getBoundingClientRect().top;
+  const before = top();
+  const what = "measuring what each neuron is on a hundred reference texts";
+  kernel.push({ kind: "status", busy: true, what, error: null, revision: 2 });
+  kernel.result();
+  await until(() => one(root, ".pc-status").textContent === what && after(root) === "−2.92");
+  await frames();
+  expect(top()).toBe(before);
+  named(root, "Remove L12.N304").click(); // nobody answers
+  await vi.waitFor(() => expect(one(root, ".pc-kernel").textContent).toMatch(/busy/), 4000);
+  expect(one(root, ".pc-kernel").offsetParent).not.toBeNull();
+  expect(top()).toBe(before);
+});
+
+test("a model that predicts no next token shows neither metric nor tokens, and says so", async () => {
+  const { root, model } = await mount({ rows: [row()] });
+  const { result } = resultOf([], 10);
+  const moved = Float32Array.from({ length: 10 }, (_, i) => i / 1000);
+  const encoded = { ...result, top: [], metric: null, moved_as: "cosine" };
+  model.say({ kind: "result", revision: 9, result: encoded }, [packed(moved)]);
+  await until(() => one(root, ".pc-metric").hidden && one(root, ".pc-out").hidden);
+  expect(one(root, ".pc-body > .pc-note").textContent).toMatch(/predicts no next token/);
+  expect(one(root, ".pc-legend").textContent).toMatch(/1 − cosine/);
+});
+
 // --- many views, and their end ---
 
 test("two views of one model both follow, each with its own requests", async () => {
