@@ -37,7 +37,7 @@ test("every dtype of the wire is read, in place, however deep it lies", () => {
   ]);
   expect([...(read.deep[0]?.half ?? [])]).toEqual([1, -2, Number.NaN]);
   expect(read.double[0]).toBeCloseTo(0.1, 6);
-  expect([...read.bytes]).toEqual([7, 255]);
+  expect(read.bytes).toEqual(Uint8Array.from([7, 255])); // codes stay bytes
   expect([...read.whole]).toEqual([-2]);
   expect([...read.flags]).toEqual([1, 0]);
   expect(read.word).toBe("stays");
