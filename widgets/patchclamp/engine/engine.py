@@ -290,7 +290,7 @@ class Engine:
                 Pass(stop=last_layer(hooks), should_stop=should_stop),
             )
         return [
-            {name: tensor[index, : len(one.ids)] for name, tensor in taken.items()}
+            {name: _unpadded(name, tensor[index], len(one.ids)) for name, tensor in taken.items()}
             for index, one in enumerate(inputs)
         ]
 
@@ -412,6 +412,13 @@ class Engine:
             )
             raise BudgetError(msg)
         return max(1, min(self.budget // per_item, _CHUNK_ROWS // n_rows))
+
+
+def _unpadded(name: str, value: Tensor, length: int) -> Tensor:
+    """Leave out the padding on the right; a pattern is [head, destination, source]."""
+    if name.endswith(("hook_pattern", "hook_attn_scores")):
+        return value[:, :length, :length]
+    return value[:length]
 
 
 def _acting(stack: Stack) -> Stack:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from patchclamp.engine.attention import Attention
 from patchclamp.engine.hooks import first_position, reading
-from patchclamp.errors import BudgetError, InputError, ModelError
+from patchclamp.errors import AddressError, BudgetError, InputError, ModelError
 from patchclamp.sites import Site
 
 if TYPE_CHECKING:
@@ -233,6 +234,35 @@ class Run:
         """
         where = Site.parse(site) if isinstance(site, str) else site
         return self._wait(lambda stop: measure(self.experiment, where, stop))
+
+    def pattern(self, head: str | Site) -> Tensor:
+        """Return what a head attends to, after the stack's knock-outs.
+
+        Args:
+            head: its address, ``"L5.H3"``; with positions, ``"L5.H3@-1"``, only those destinations.
+
+        Returns:
+            Float[dest, source] float32: how much each position (row) reads of each (column).
+
+        Raises:
+            AddressError: when it is no head of the model.
+            BudgetError: when the layer has to be taken whole, and that is more than the budget.
+        """
+        where = Site.parse(head) if isinstance(head, str) else head
+        if where.kind != "head" or where.part != "z":
+            msg = f"{where} is no head, so it has no pattern: give an address such as L5.H3."
+            raise AddressError(msg)
+
+        def job(_stop: ShouldStop) -> Tensor:
+            experiment = self.experiment
+            length = experiment.length
+            experiment.engine.model.anatomy.check(where, length)
+            found = Attention(experiment).rows(where.layer or 0, where.index or 0)
+            if where.positions.is_default:
+                return found
+            return found[where.positions.indices(0, length, length, experiment.given.has_bos)]
+
+        return self._wait(job)
 
     def unchanged_before(self, other: Run) -> int:
         """Return the first position at which this run can differ from another of the same input."""

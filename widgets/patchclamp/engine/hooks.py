@@ -52,11 +52,16 @@ class Frame:
         start: Absolute position of the tensor's first row.
         prompt: Number of prompt tokens; positions from there on are generated.
         has_bos: Whether position 0 is a beginning-of-sequence token that was put in front.
+        first_source: Of a pattern, the absolute position of its first column; None where its rows
+            are the newest positions and its columns all up to them, as in a forward pass.
+        head: Of a pattern of one head, which one; None where all heads are there.
     """
 
     start: int
     prompt: int
     has_bos: bool
+    first_source: int | None = None
+    head: int | None = None
 
     def rows(self, count: int, positions: Positions) -> list[int]:
         """Which of a tensor's `count` rows stand at the given positions."""
@@ -644,9 +649,13 @@ def _knock_out(pattern: Tensor, frame: Frame, sites: list[Site], how: str) -> Te
     """Take away the cells of one layer's pattern, [batch, head, destination, source]."""
     n_destinations, n_sources = pattern.shape[-2:]
     # With a key/value cache the rows are the newest positions and the columns all up to them.
-    offset = frame.start + n_destinations - n_sources
+    offset = frame.first_source
+    if offset is None:
+        offset = frame.start + n_destinations - n_sources
     out = torch.zeros(pattern.shape[1:], dtype=torch.bool)
     for site in sites:
+        if frame.head is not None and site.index != frame.head:
+            continue
         source = None if site.cell is None else site.cell[1]
         where = _destinations(site) if site.kind == "cell" else site.positions
         rows = frame.rows(n_destinations, where)
@@ -656,7 +665,8 @@ def _knock_out(pattern: Tensor, frame: Frame, sites: list[Site], how: str) -> Te
             column = (source + frame.prompt if source < 0 else source) - offset
             columns = [column] if 0 <= column < n_sources else []
         if rows and columns:
-            out[site.index or 0, torch.tensor(rows)[:, None], torch.tensor(columns)] = True
+            head = 0 if frame.head is not None else site.index or 0
+            out[head, torch.tensor(rows)[:, None], torch.tensor(columns)] = True
     if not out.any():
         return None
     out = out.to(pattern.device)

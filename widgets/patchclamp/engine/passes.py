@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from patchclamp.engine.attention_interface import RECORD, RecordedError, Scores, switched
 from patchclamp.engine.hooks import Frame, Step
 from patchclamp.engine.plan import Plan
 from patchclamp.engine.shell import Pass, Shell
@@ -72,6 +73,8 @@ class Passes:
         shortcuts: what may be used; the engine narrows it to what was seen to be exact.
         bridge: the hooked twin.
         shells: the "hooked" and the "plain" twin, ready to run in part.
+        attention_checked: whether it was tried to make attention patterns of queries and keys.
+        attention_reason: why that does not hold; None where it does.
     """
 
     def __init__(self, model: LanguageModel) -> None:
@@ -82,6 +85,8 @@ class Passes:
             "hooked": Shell(twins.hooked, twins.block_path),
             "plain": Shell(twins.plain, twins.block_path),
         }
+        self.attention_checked = False
+        self.attention_reason: str | None = None
         self._model = model
         self._hook_points = twins.hook_points
 
@@ -170,6 +175,29 @@ class Passes:
             logits = shell.run(ids, Pass(shell.blocks, start=len(shell.blocks), inject=final))
         assert logits is not None  # noqa: S101 (no layer to stop at was given)
         return logits
+
+    def scores(self, ids: Sequence[int], layer: int, stream: Tensor) -> Scores:
+        """Return what the attention scores of a layer are made of, running its block alone.
+
+        Args:
+            ids: the token ids of the input.
+            layer: which block.
+            stream: Float[pos, d_model], the residual stream entering it.
+
+        Raises:
+            RecordedError: with the reason, where its attention does not say all of it.
+        """
+        shell = self.shells["plain"]
+        now = Pass(shell.blocks, start=layer, inject=stream[None], stop=layer + 1)
+        tokens = torch.tensor([list(ids)], device=self._model.device)
+        with torch.no_grad(), switched(shell.root, RECORD):
+            try:
+                shell.run(tokens, now, cache=DynamicCache() if self.shortcuts.positions else None)
+            except RecordedError as found:
+                if found.scores is None:
+                    raise
+                return found.scores
+        raise RecordedError(None, "its attention is computed by code that hands nothing over")
 
     def module(self, path: str) -> torch.nn.Module:
         """Return a component of the hooked twin by its TransformerLens path."""
