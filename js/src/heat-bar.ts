@@ -6,6 +6,7 @@ import { drawBar, onResize } from "./canvas";
 import { blues, LIGHT, type Rgb, redBlue, type Theme } from "./colour";
 import { button, h, say, set } from "./dom";
 import { exact, short } from "./format";
+import { type Coding, codeTable } from "./tiles";
 
 export interface HeatScale {
   /** Red below zero, blue above; otherwise Blues from zero. */
@@ -28,6 +29,23 @@ export function heatColour(value: number, scale: HeatScale, theme: Theme): Rgb {
   const share = scale.peak > 0 ? value / scale.peak : 0;
   const raised = scale.gamma === 1 ? share : Math.sign(share) * Math.sqrt(Math.abs(share));
   return scale.signed ? redBlue(raised, theme) : blues(raised, theme);
+}
+
+/** A pixel as a canvas keeps it, on machines that keep the smallest byte first: all of them. */
+export function pixelOf([red, green, blue]: Rgb): number {
+  return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+}
+
+/** The pixels of the 256 codes; what is not a number is transparent. */
+export function codePixels(
+  coding: Coding,
+  peak: number,
+  scale: HeatScale,
+  theme: Theme,
+): Uint32Array<ArrayBuffer> {
+  return Uint32Array.from(codeTable(coding), (value) =>
+    Number.isNaN(value) ? 0 : pixelOf(heatColour(value * peak, scale, theme)),
+  );
 }
 
 /** A colour between two. */

@@ -6,7 +6,7 @@
 import { onResize, surface } from "./canvas";
 import { css, LIGHT, type Rgb, type Theme } from "./colour";
 import { button, h, say, set } from "./dom";
-import { type HeatScale, heatColour, mix } from "./heat-bar";
+import { codePixels, type HeatScale, heatColour, mix, pixelOf } from "./heat-bar";
 import type { PromptToken } from "./messages";
 import {
   type Area,
@@ -157,13 +157,11 @@ export function tilePixels(
   const image = new ImageData(tile.columns, tile.rows);
   const pixels = new Uint32Array(image.data.buffer);
   const { factors } = cells;
-  const numbers = codeTable(tile.coding).map((value) => value * tile.peak);
   if (factors.column === null && factors.row === null) {
-    const colours = Uint32Array.from(numbers, (value) =>
-      Number.isNaN(value) ? 0 : word(heatColour(value, scale, theme)),
-    );
+    const colours = codePixels(tile.coding, tile.peak, scale, theme);
     for (let i = 0; i < pixels.length; i++) pixels[i] = colours[tile.codes[i] as number] as number;
   } else {
+    const numbers = codeTable(tile.coding).map((value) => value * tile.peak);
     const colours = ladder(scale, theme);
     const last = colours.length - 1;
     const [from, reach] = scale.signed ? [-scale.peak, 2 * scale.peak] : [0, scale.peak];
@@ -179,7 +177,7 @@ export function tilePixels(
     }
   }
   if (cells.causal && row === column) {
-    const beyond = word(plainColours(theme).beyond);
+    const beyond = pixelOf(plainColours(theme).beyond);
     for (let r = 0; r < tile.rows; r++) {
       pixels.fill(beyond, r * tile.columns + r + 1, (r + 1) * tile.columns);
     }
@@ -193,13 +191,8 @@ function ladder(scale: HeatScale, theme: Theme): Uint32Array {
   const from = scale.signed ? -1 : 0;
   return Uint32Array.from({ length: LADDER }, (_, i) => {
     const share = from + (i / (LADDER - 1)) * (1 - from);
-    return word(heatColour(share, { ...scale, peak: 1 }, theme));
+    return pixelOf(heatColour(share, { ...scale, peak: 1 }, theme));
   });
-}
-
-/** A pixel as a canvas keeps it, on machines that keep the smallest byte first: all of them. */
-function word([red, green, blue]: Rgb): number {
-  return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 }
 
 /** Where everything lies, in CSS pixels of the box. */
