@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .models.loading import load
     from .session import LogitDifference, LogProb, Session
     from .sites import Site, SiteSet
+    from .views.attention_inspector import AttentionInspector
     from .views.neuron_clamp import NeuronClamp
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Ablate",
     "Add",
+    "AttentionInspector",
     "Clamp",
     "Cut",
     "Intervention",
@@ -57,6 +59,7 @@ _HOME = {
     "Session": ".session",
     "Site": ".sites",
     "SiteSet": ".sites",
+    "AttentionInspector": ".views.attention_inspector",
     "NeuronClamp": ".views.neuron_clamp",
 }
 

@@ -248,6 +248,13 @@ class NeuronClamp(StackView, bundle="neuron-clamp"):
 
     # --- what there is to draw -------------------------------------------------------------------
 
+    def _cuts(self, hello: Any) -> list[tuple[str, dict[str, Any]]]:
+        own: list[tuple[str, dict[str, Any]]] = [
+            ("curves", {"curves": []}),
+            ("generated", {"generated": []}),
+        ]
+        return [*own, *super()._cuts(hello)]
+
     def _everything(self) -> say.HelloBody:
         self._follow_input()
         revision, state = self._session.revision, self._state()

@@ -216,7 +216,7 @@ class StackView(View):
 
     def stop(self) -> None:
         """End the view's long work where it is."""
-        self._stop_tasks(lambda name: name not in {"result", "measure"})
+        self._stop_tasks(self._is_long)
 
     def complete(self, prefix: str) -> list[str]:
         """Addresses that begin like this, the session's own directions first."""
@@ -481,6 +481,10 @@ class StackView(View):
             with self._lock:
                 self._forget(given)
             self._stop_tasks(self._is_of_the_prompt)
+
+    def _is_long(self, name: Hashable) -> bool:
+        """Whether a job of this name is long work, which Stop ends."""
+        return name not in {"result", "measure"}
 
     def _is_of_the_prompt(self, name: Hashable) -> bool:
         """Whether a job of this name is worth nothing once there is another prompt."""

@@ -338,12 +338,7 @@ class View(anywidget.AnyWidget):
     def _picture(self) -> dict[str, Any]:
         """The snapshot, without what does not fit into its size."""
         hello = self._everything()
-        cuts: list[tuple[str, dict[str, Any]]] = [
-            ("curves", {"curves": []}),
-            ("generated", {"generated": []}),
-            ("effects", {"effects": [], "effects_revision": None}),
-            ("result", {"result": None, "result_revision": None}),
-        ]
+        cuts = self._cuts(hello)
         cut: list[str] = []
         while True:
             body, buffers = pack(hello)
@@ -356,6 +351,14 @@ class View(anywidget.AnyWidget):
             name, without = cuts.pop(0)
             cut = [*cut, name]
             hello = hello.model_copy(update=without)
+
+    def _cuts(self, hello: Any) -> list[tuple[str, dict[str, Any]]]:
+        """What a saved page can do without, the least missed first: a name, and the fields."""
+        del hello  # what can go of this view's own is known to it
+        return [
+            ("effects", {"effects": [], "effects_revision": None}),
+            ("result", {"result": None, "result_revision": None}),
+        ]
 
     # --- life ------------------------------------------------------------------------------------
 
