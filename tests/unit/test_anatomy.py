@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_f
 
 from patchclamp.errors import AddressError, ModelError
 from patchclamp.models.anatomy import Anatomy
+from patchclamp.models.language_model import LanguageModel
 from patchclamp.sites import COMPONENTS, Site, SiteSet
 from tests.unit import tiny
 
@@ -41,6 +43,17 @@ HUGGING_FACE: dict[str, Callable[[], Any]] = {
     ),
     "phi": lambda: hf.PhiForCausalLM(hf.PhiConfig(**_WIDE)),
 }
+
+
+def fused() -> Anatomy:
+    """Of a model whose attention is not computed by whatever function is named."""
+    model = hf.OPTForCausalLM(
+        hf.OPTConfig(ffn_dim=48, word_embed_proj_dim=32, init_std=0.3, **_SIZES)
+    )
+    model._supports_attention_backend = False
+    return LanguageModel(model, None).anatomy
+
+
 NATIVE: dict[str, dict[str, Any]] = {
     "native-gated": {
         "gated_mlp": True,
@@ -85,7 +98,8 @@ def anatomy_of(name: str) -> Anatomy:
 
 
 def run(bridge: Any, hooks: list[Any]) -> torch.Tensor:
-    with torch.no_grad():
+    shown = any(name.endswith("hook_pattern") for name, _ in hooks)
+    with torch.no_grad(), tiny.shown_patterns(bridge) if shown else nullcontext():
         logits: torch.Tensor = bridge.run_with_hooks(tiny.ids(8)[None], fwd_hooks=hooks)
     return logits
 
@@ -157,7 +171,8 @@ def test_sizes_are_the_models_own() -> None:
         ("post_norms", {"gemma2", "gemma3", "bert"}),
         ("attn_only", {"native-attention-only"}),
         ("causal", set(ALL) - {"bert", "native-bidirectional"}),
-        ("pattern", set(ALL) - {"bert", "opt"}),
+        ("pattern", set(ALL)),
+        ("delegated", {"bert", "opt"}),
         ("additive", set(ALL) - {"bert", "gemma2", "gemma3"}),
     ],
 )
@@ -195,7 +210,10 @@ def test_additive_means_that_the_residual_stream_is_a_sum(name: str) -> None:
         ("neox", "L3.resid_mid", "The nearest are L3.resid_pre and L3.resid_post."),
         ("native-attention-only", "L1.N1", "has no MLP"),
         ("native-attention-only", "L1.mlp", "It has L1.H0 to L1.H3, L1.attn"),
-        ("opt", "L1.H2[5<-3]", "has no separate pattern"),
+        ("llama", "L1.H2[2:4<-5:7]", "Did you mean L1.H2[5:7<-2:4]?"),
+        ("llama", "L[1:3].H*[2<-5]", "Did you mean L1.H0[5<-2]?"),
+        ("llama", "L[1:9].H*[5<-2]", "layer 8 does not exist"),
+        ("llama", "L1.H[2:6][5<-2]", "layer 1 has 4 heads"),
         ("llama", "L1.H2[3<-5]", "Did you mean L1.H2[5<-3]?"),
         ("llama", "L2.H1->L1.mlp", "from an earlier component to a later one"),
         ("llama", "L2.mlp->L2.H1:q", "from an earlier component to a later one"),
@@ -216,6 +234,13 @@ def test_a_wrong_address_says_what_exists(name: str, text: str, sentence: str) -
     assert sentence in str(error.value)
 
 
+def test_a_pattern_that_cannot_be_reached_is_no_site() -> None:
+    anatomy = fused()
+    assert not anatomy.pattern
+    with pytest.raises(AddressError, match="has no separate pattern"):
+        anatomy.parse("L1.H2[5<-3]")
+
+
 def test_right_addresses_pass() -> None:
     for text in [
         "L3.N47:act@-1",
@@ -224,6 +249,9 @@ def test_right_addresses_pass() -> None:
         "L0.mlp[dog]",
         "L*.N*",
         "embed",
+        "L[1:3].H*[7<-2]",
+        "L1.H2[2:6<-5]",
+        "L1.H2[-3:-1<-0:4]",
     ]:
         anatomy_of("llama").parse(text)
     anatomy_of("native-bidirectional").parse("L1.H2[3<-5]")
@@ -235,6 +263,11 @@ def test_positions_are_checked_against_the_prompt() -> None:
         with pytest.raises(AddressError, match="out of range: the prompt has 8 tokens"):
             anatomy.check(SiteSet.parse(text), 8)
     anatomy.check(Site.parse("L1.N1@-8,7"), 8)
+    with pytest.raises(AddressError, match="positions 8:10 select nothing"):
+        anatomy.check(SiteSet.parse("L*.H1[8:10<-1]"), 8)
+    with pytest.raises(AddressError, match="position 2 reads only itself and earlier ones"):
+        anatomy.check(Site.parse("L1.H2[0:3<--2]"), 8)
+    anatomy.check(Site.parse("L1.H2[0:3<--6]"), 8)
 
 
 def test_sets_expand_to_what_the_model_has() -> None:
@@ -253,6 +286,10 @@ def test_sets_expand_to_what_the_model_has() -> None:
         ("l3.n47", ["L3.N47"]),
         ("3.h2", ["L3.H2"]),
         ("L3.rsid_post", ["L3.resid_post"]),
+        ("L3.H2[", ["L3.H2[-1<-0]"]),
+        ("L3.H2[7:9<-2:", []),
+        ("L3.H2[7:9<-", ["L3.H2[7:9<-0]", "L3.H2[7:9<-*]"]),
+        ("L3.H9[", []),
         ("L9.", []),
         ("nonsense", []),
     ],
@@ -265,7 +302,7 @@ def test_completion(prefix: str, first: list[str]) -> None:
 
 def test_completion_completes_to_addresses_and_no_more_than_asked() -> None:
     anatomy = anatomy_of("gpt2")
-    for prefix in ["L1.", "L1.N", "L1.H2:", "L1.mlp@", "e"]:
+    for prefix in ["L1.", "L1.N", "L1.H2:", "L1.H2[", "L1.H2[5", "L1.mlp@", "e"]:
         found = anatomy.complete(prefix, 7)
         assert 0 < len(found) <= 7
         for address in found:

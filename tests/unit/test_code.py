@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-NAMES = ["llama", "gpt2", "neox", "gemma3", "bert", "native"]
+NAMES = ["llama", "gpt2", "neox", "gemma3", "bert", "opt", "native"]
 EIGHT = [1.0, -1.0, 2.0, 0.5, 1.0, 1.0, -2.0, 1.0]
 STACK: list[Intervention] = [
     Clamp("L1.N5", 8.0),
@@ -79,6 +79,8 @@ STACK: list[Intervention] = [
     Knockout("L1.H2[-1<--2]"),
     Knockout("L1.H2@1,4"),
     Knockout("{L1.H2[*<-2], L1.H2[3<-3]}", "zero"),
+    Knockout("L[1:3].H[0:2][3:-1<-1:3]"),
+    Knockout("{L1.H1[2:6<-0:6], L1.H3[4<-1]}", "contrast"),
     Cut("L0.H1->L1.H2:q"),
     Cut("L0.mlp->L1.mlp"),
     Cut("{L0.N3->L1.H0:k, L0.N4->L1.H1:k, embed->logits}@1,3", "zero"),
@@ -191,6 +193,8 @@ def test_texts_and_names_stay_in_their_comments() -> None:
     ("intervention", "changes", "sentence"),
     [
         (Patch("L1.N5"), {"contrast": None}, "no contrast input"),
+        (Knockout("L1.H2[5<-3]", "contrast"), {"contrast": None}, "no contrast input"),
+        (Knockout("L1.H2[7<-3]", "contrast"), {}, "the contrast input has only 6 positions"),
         (Patch("L1.N5", "a text"), {}, "needs a tokenizer"),
         (Ablate("L1.N5"), {"reference": ()}, "needs a reference set"),
         (Cut("L0.mlp->L1.mlp"), {"reference": ()}, "needs a reference set"),
@@ -216,6 +220,7 @@ def test_a_sessions_snippet_gives_its_numbers() -> None:
         Scale("L1.mlp[dog]", 3.0),
         Cut("L0.mlp->L3.H0:k"),
         Knockout("L2.H2[-1<-1]"),
+        Knockout("L1.H*[3:6<-1] | {L2.H3@1,4}", "contrast"),
     ]
     source = session.to_code().replace(
         "# Bind `model` to your TransformerBridge first: it was made by other code than this.",

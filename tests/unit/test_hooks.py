@@ -7,8 +7,8 @@ least 100 times the difference allowed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -64,8 +64,10 @@ def anatomy_of(name: str) -> Anatomy:
 
 
 def run(name: str, hooks: HooksByHand, ids: Tensor = IDS) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = bridge_of(name).run_with_hooks(ids[None], fwd_hooks=hooks)
+    bridge = bridge_of(name)
+    shown = tiny.shown_patterns(bridge) if anatomy_of(name).delegated else nullcontext()
+    with torch.no_grad(), shown:
+        logits: Tensor = bridge.run_with_hooks(ids[None], fwd_hooks=hooks)
     return logits[0]
 
 
@@ -99,6 +101,12 @@ class Around:
 
     def patch(self, source: str | tuple[int, ...], hook: str) -> Tensor:
         return values(self.name, hook, OTHER if isinstance(source, str) else torch.tensor(source))
+
+    def patterns(self, heads: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Tensor]:
+        return {
+            (layer, head): values(self.name, f"blocks.{layer}.attn.hook_pattern", OTHER)[head]
+            for layer, head in heads
+        }
 
     def direction(self, name: str) -> Tensor:
         return {"dog": VECTOR, "short": torch.ones(3), "none": torch.zeros(D)}[name]
@@ -230,6 +238,23 @@ BY_HAND: list[tuple[Intervention, Callable[[Around], HooksByHand]]] = [
         lambda _: [
             (PATTERN, put((EVERY, 0, -1, [2, 3]), 0.0)),
             (PATTERN, put((EVERY, 1, EVERY, 2), 0.0)),
+        ],
+    ),
+    (
+        Knockout("L2.H1[3:7<-1:3] | L2.H[2:4][-2:-1<-*]", "zero"),
+        lambda _: [
+            (PATTERN, put((EVERY, 1, slice(3, 7), slice(1, 3)), 0.0)),
+            (PATTERN, put((EVERY, slice(2, 4), -2), 0.0)),
+        ],
+    ),
+    (
+        Knockout("{L2.H1[3:6<-0:3], L2.H3[4<-*]}", "contrast"),
+        lambda a: [
+            (
+                PATTERN,
+                put((EVERY, 1, slice(3, 6), slice(0, 3)), a.patterns([(2, 1)])[2, 1][3:6, 0:3]),
+            ),
+            (PATTERN, put((EVERY, 3, 4, slice(0, 6)), a.patterns([(2, 3)])[2, 3][4])),
         ],
     ),
 ]
@@ -590,6 +615,8 @@ def test_edges_into_a_shared_key_head_are_one() -> None:
             Patch("L2.H1@0,3,7", at="0,1,2"),
             Knockout("L2.H1[*<-2]"),
             Knockout("{L2.H1[-1<-2], L2.H0[4<--3]}", "zero"),
+            Knockout("L2.H*[2:-1<-1:4]", "zero"),
+            Knockout("L2.H1[2:6<-1:4]", "contrast"),
             Clamp("L2.resid_post[dog]@new,3", 2.0),
         ]
     ),
@@ -632,6 +659,7 @@ def test_which_layers_and_positions_are_touched() -> None:
         (Ablate("L[1:3].N* | {embed@3}"), (-1, 1, 2), 1),
         (Knockout("L1.H2[5<-3]"), (1,), 5),
         (Knockout("L1.H2[*<-3]"), (1,), 0),
+        (Knockout("L[1:3].H*[5:7<-3]"), (1, 2), 5),
         (Cut("L1.H2->L3.mlp@4"), (1, 3), 4),
         (Cut("embed->logits"), (-1, 4), 1),
     ]
@@ -647,7 +675,6 @@ def test_a_step_that_touches_nothing_returns_nothing() -> None:
 
 
 REFUSED: list[tuple[str, Intervention, str]] = [
-    ("bert", Knockout("L1.H2"), "would do nothing"),
     ("gemma3", Cut("L0.mlp->L2.mlp"), "cannot be cut"),
     ("bert", Cut("L0.mlp->L2.mlp"), "cannot be cut"),
     ("llama", Cut("{L0.mlp->L2.mlp, L0.N3->L2.mlp}"), "cut the same thing twice"),
@@ -670,12 +697,19 @@ def test_what_a_model_cannot_do_is_refused_beforehand(
     assert sentence in str(error.value)
 
 
+def test_knockout_is_refused_where_no_pattern_can_be_edited() -> None:
+    fused = replace(anatomy_of("opt"), pattern=False)
+    with pytest.raises(InterventionError, match="would do nothing"):
+        check_intervention(Knockout("L1.H2"), fused, LENGTH, has_bos=True)
+
+
 @pytest.mark.parametrize(
     ("intervention", "sentence"),
     [
         (Patch("L2.N5"), "has only 6 positions"),
         (Patch("L2.N5@0:3", at="0,1"), "names 2 positions, but L2.N5@0:3 touches 3"),
         (Patch("L2.N5@0", at="9"), "in the run to patch from, position 9 is out of range"),
+        (Knockout("L2.H1[5:7<-2]", "contrast"), "the contrast input has only 6 positions"),
         (Clamp("L2.mlp[short]", 1.0), "has the shape (3,)"),
         (Clamp("L2.mlp[none]", 1.0), "no finite length above zero"),
     ],

@@ -22,7 +22,7 @@ from patchclamp.sites import (
 )
 
 if TYPE_CHECKING:
-    from patchclamp.sites import PositionItem
+    from patchclamp.sites import End, PositionItem
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,13 @@ components = st.builds(
     small,
     positions,
 )
-ends = st.none() | st.integers(-9, 9)
+ends: st.SearchStrategy[End] = (
+    st.none()
+    | st.integers(-9, 9)
+    | st.tuples(st.integers(-9, 8), st.integers(-8, 9)).filter(
+        lambda pair: (pair[0] < 0) != (pair[1] < 0) or pair[0] < pair[1]
+    )
+)
 cells = st.builds(
     lambda layer, i, cell: Site("cell", layer, i, cell=cell), small, small, st.tuples(ends, ends)
 )
@@ -139,11 +145,17 @@ patterns = st.builds(
     ranges(10).map(lambda r: f"N{r}") | ranges(4).map(lambda r: f"H{r}:q") | st.just("mlp"),
     positions,
 )
-lists = st.lists(neurons | heads | components | edges | directions, max_size=4).map(
+cell_patterns = st.builds(
+    lambda layers, heads, cell: SiteSet.parse(f"L{layers}.H{heads}{cell.address[len('L0.H0') :]}"),
+    ranges(6),
+    ranges(4),
+    st.tuples(ends, ends).map(lambda cell: Site("cell", 0, 0, cell=cell)),
+).filter(lambda found: found.pattern is not None)
+lists = st.lists(neurons | heads | components | cells | edges | directions, max_size=4).map(
     lambda found: SiteSet.of(*found)
 )
 sets = st.recursive(
-    patterns | lists,
+    patterns | cell_patterns | lists,
     lambda inner: st.builds(
         lambda a, operation, b: {"|": a | b, "-": a - b, "&": a & b}[operation],
         inner,
@@ -157,6 +169,21 @@ sets = st.recursive(
 @given(sites)
 def test_a_site_reads_back_as_it_prints(site: Site) -> None:
     assert Site.parse(str(site)) == site
+
+
+def test_cells_may_be_ranges_and_sets() -> None:
+    several = Site.parse("L5.H3[ 7:9 <- 2:5 ]")
+    assert str(several) == "L5.H3[7:9<-2:5]"
+    assert several.cell == ((7, 9), (2, 5))
+    assert Site.parse("L5.H3[*<-2:5]").cell == (None, (2, 5))
+    assert Site.parse("L5.H3[7:8<-2]") == Site.parse("L5.H3[7<-2]")
+    heads = SiteSet.parse("L[1:3].H*[-2:-1<-0:4]")
+    assert heads.expand(SIZES) == [
+        Site("cell", layer, head, cell=(-2, (0, 4))) for layer in (1, 2) for head in range(4)
+    ]
+    both = "L[1:3].H*[7<-2:4] - {L1.H0[7<-2:4]}"
+    assert str(SiteSet.parse(both)) == both
+    assert len(SiteSet.parse(both).expand(SIZES)) == 7
 
 
 @given(sets)
@@ -260,6 +287,11 @@ def test_canonical_form(written: str, canonical: str) -> None:
         ("L5.H3[7<-2]@-1", "says its positions in its brackets"),
         ("L12.resid_post[]", "names no direction"),
         ("L[5:5].N*", "is an empty range"),
+        ("L5.H3[5:5<-2]", "is an empty range"),
+        ("L5.H3[-2:-2<-2]", "is an empty range"),
+        ("L5.H3[7:<-2]", "a head with [destination<-source]"),
+        ("L5.H*[7-2]", "is not an address"),
+        ("L[3:9].H*[7<-2]@3", "says its positions in its brackets"),
         ("(L3.N*", "opens a ( that is not closed"),
         ("{L3.N*}", "braces list single ones"),
         ("{L3.N1,,L3.N2}", "empty place between its commas"),

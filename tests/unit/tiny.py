@@ -6,15 +6,20 @@ depend on anything, and a comparison would prove nothing.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers as hf
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
+from patchclamp.engine.attention_interface import HOOKED, show_patterns, switched
 from patchclamp.models.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 VOCAB = 61
 _SMALL: dict[str, Any] = {"vocab_size": VOCAB, "initializer_range": 0.25}
@@ -56,6 +61,21 @@ def hugging_face(name: str) -> Any:
         case "gemma3":
             gemma3 = hf.Gemma3TextConfig(head_dim=8, sliding_window=4, **_LLAMA)
             return hf.Gemma3ForCausalLM(gemma3).eval()
+        case "opt":
+            opt = hf.OPTConfig(
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                hidden_size=32,
+                ffn_dim=64,
+                word_embed_proj_dim=32,
+                max_position_embeddings=64,
+                init_std=0.25,
+                vocab_size=VOCAB,
+                bos_token_id=1,
+                eos_token_id=2,
+                pad_token_id=0,
+            )
+            return hf.OPTForCausalLM(opt).eval()
         case "bert":
             bert = hf.BertConfig(
                 num_hidden_layers=3,
@@ -87,6 +107,14 @@ def native() -> TransformerBridge:
     )
     made: TransformerBridge = TransformerBridge.boot_native(config)  # type: ignore[attr-defined] # put on the class when it is imported
     return made
+
+
+@contextmanager
+def shown_patterns(bridge: TransformerBridge) -> Iterator[None]:
+    """Let a bridge that only the test uses compute attention that passes by its hook points."""
+    show_patterns(bridge)
+    with switched(bridge.original_model, HOOKED):
+        yield
 
 
 @cache

@@ -16,6 +16,8 @@ from patchclamp.engine.hooks import (
     BEFORE,
     EDIT,
     Frame,
+    cells_of,
+    check_contrast,
     check_intervention,
     cut_destinations,
     groups,
@@ -195,6 +197,8 @@ class _Snippet:
                 ],
                 "]",
             ]
+        if "pattern" in self.needs:
+            lines += ["", "", _THROUGH_A_HOOK_POINT.strip()]
         if self.needs & {"mean", "resample", "values"}:
             lines += ["", "", _VALUES.strip()]
         if "mean" in self.needs:
@@ -417,36 +421,43 @@ class _Snippet:
         for site in setting.anatomy.expand(intervention.site):
             layers.setdefault(site.layer or 0, []).append(site)
         for layer, sites in layers.items():
-            lines = ["gone = torch.zeros(x.shape[1:], dtype=torch.bool, device=x.device)"]
-            for site in sites:
-                destination, source = (None, None) if site.cell is None else site.cell
-                where = site.positions
-                if site.kind == "cell":
-                    where = Positions(("all",) if destination is None else (destination,))
-                rows = where.indices(0, n, n, setting.has_bos)
-                column = ":" if source is None else str(source % n)
-                if rows:
-                    lines.append(f"gone[{site.index}, {_rows(rows)}, {column}] = True  # {site}")
-            if len(lines) == 1:
+            frame = Frame(0, n, setting.has_bos, first_source=0)
+            found = [(site, *cells_of(site, frame, n, n)) for site in sites]
+            cells = [(site, rows, columns) for site, rows, columns in found if rows and columns]
+            if not cells:
                 continue
-            lines.append("left = x.masked_fill(gone, 0.0)")
-            if intervention.how == "zero":
-                lines.append("return left")
+            if setting.anatomy.delegated:
+                self.needs.add("pattern")
+            hook = f"blocks.{layer}.attn.hook_pattern"
+            if intervention.how == "contrast":
+                lines = self._taken_over(cells, hook, frame)
             else:
-                lines += [
-                    "total = left.sum(-1, keepdim=True)",
-                    "left = left / torch.where(total > 0, total, 1.0)  # spread it",
-                    "return torch.where(gone.any(-1, keepdim=True), left, x)",
-                ]
-            shown = ", ".join(site.address for site in sites[:4])
-            more = f" and {len(sites) - 4} more" if len(sites) > 4 else ""
-            self._function(
-                "knockout",
-                EDIT,
-                f"blocks.{layer}.attn.hook_pattern",
-                f"Attention cannot read {shown}{more} ({intervention.how})",
-                lines,
+                lines = _taken_away(cells, n, intervention.how)
+            verb = "takes from the contrast input" if intervention.how == "contrast" else "loses"
+            shown = ", ".join(site.address for site, *_ in cells[:4])
+            more = f" and {len(cells) - 4} more" if len(cells) > 4 else ""
+            said = f"Attention {verb} {shown}{more}"
+            said += "" if intervention.how == "contrast" else f" ({intervention.how})"
+            self._function("knockout", EDIT, hook, said, lines)
+
+    def _taken_over(
+        self, cells: Sequence[tuple[Site, list[int], list[int]]], hook: str, frame: Frame
+    ) -> list[str]:
+        """Cells that get the weights they have on the contrast input."""
+        contrast = self.setting.contrast
+        if contrast is None:
+            raise InterventionError(
+                "there is no contrast input to take attention from; set session.contrast."
             )
+        self.needs.add("values")
+        other = self._constant("other", f"values({list(contrast)}, {hook!r})")
+        lines = ["x = x.clone()"]
+        for site, rows, columns in cells:
+            check_contrast(site, frame, len(contrast), causal=self.setting.anatomy.causal)
+            across = _rows([column for column in columns if column < len(contrast)])
+            cell = f"{site.index}, {_rows(rows)}, {across}"
+            lines.append(f"x[:, {cell}] = {other}[{cell}].to(x)  # {site}")
+        return [*lines, "return x"]
 
     def _cuts(self, cuts: Sequence[tuple[Site, str]]) -> None:
         anatomy = self.setting.anatomy
@@ -536,6 +547,35 @@ def values(ids, name):
     return found[0][0]
 """
 
+_THROUGH_A_HOOK_POINT = """
+# This model's own attention shows no pattern: let it be computed by a function that passes it
+# through the hook point.
+def attention(module, query, key, value, attention_mask, scaling=None, softcap=None, **kwargs):
+    shared = query.shape[1] // key.shape[1]
+    scores = query @ key.repeat_interleave(shared, dim=1).transpose(-1, -2)
+    scores = scores * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    pattern = hook_point_of[module](scores.softmax(-1, dtype=torch.float32).to(query.dtype))
+    read = pattern @ value.repeat_interleave(shared, dim=1)
+    return read.transpose(1, 2).contiguous(), None
+
+
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
+
+hook_point_of = {
+    part: block.attn.hook_pattern
+    for block in model.blocks
+    for part in block.attn.original_component.modules()
+}
+AttentionInterface.register("through_a_hook_point", attention)
+AttentionMaskInterface.register("through_a_hook_point", eager_mask)
+model.original_model.config._attn_implementation = "through_a_hook_point"
+"""
+
 _MEAN = """
 def mean(name):
     # Over the reference texts, without position 0.
@@ -559,6 +599,23 @@ def matrix(module):
     weight = module.original_component.weight
     return weight if type(module.original_component).__name__ == "Conv1D" else weight.T
 """
+
+
+def _taken_away(cells: Sequence[tuple[Site, list[int], list[int]]], n: int, how: str) -> list[str]:
+    """Cells of a pattern that are masked, and the rest of their rows renormalised or not."""
+    lines = ["gone = torch.zeros(x.shape[1:], dtype=torch.bool, device=x.device)"]
+    for site, rows, columns in cells:
+        across = ":" if len(columns) == n else _rows(columns)
+        lines.append(f"gone[{site.index}, {_rows(rows)}, {across}] = True  # {site}")
+    lines.append("left = x.masked_fill(gone, 0.0)")
+    if how == "zero":
+        return [*lines, "return left"]
+    return [
+        *lines,
+        "total = left.sum(-1, keepdim=True)",
+        "left = left / torch.where(total > 0, total, 1.0)  # spread it",
+        "return torch.where(gone.any(-1, keepdim=True), left, x)",
+    ]
 
 
 def _title(intervention: Intervention, site: Site, indices: list[int]) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from .errors import InterventionError
 from .sites import Kind, Positions, Site, SiteLike, SiteSet, as_positions, as_site
@@ -28,6 +28,7 @@ VECTORS: frozenset[Kind] = frozenset(
 VALUES = SCALARS | VECTORS
 
 Numbers = tuple[float, ...]
+KnockoutHow = Literal["renormalise", "zero", "contrast"]
 
 
 def _number(value: object, what: str) -> float:
@@ -405,14 +406,17 @@ class Knockout(_Unnumbered):
     """Stop attention from reading: cells `L5.H3[7<-2]`, or a whole head `L5.H3` at its positions.
 
     Args:
-        site: A cell or a head; a head's positions are the destinations that read nothing.
+        site: Cells or heads; a head's positions are the destinations that read nothing. Cells may
+            be ranges and sets: `L5.H3[7:9<-2:5]`, `L[3:9].H*[7<-2]`.
         how: `"renormalise"` spreads the row over its other sources, as a score of minus infinity
             does (a row with no other source becomes zeros: the head then reads nothing there);
-            `"zero"` only takes the weight away.
+            `"zero"` only takes the weight away; `"contrast"` gives the cells the weights that they
+            have on the session's contrast input, at the same positions, and leaves the rest of the
+            row as it is (generated tokens keep their own).
         muted: Kept in the list, but not applied.
     """
 
-    how: Literal["renormalise", "zero"]
+    how: KnockoutHow
 
     op: ClassVar[str] = "knockout"
     kinds: ClassVar[frozenset[Kind]] = frozenset(["cell", "head"])
@@ -421,11 +425,11 @@ class Knockout(_Unnumbered):
     def __init__(
         self,
         site: SiteLike,
-        how: Literal["renormalise", "zero"] = "renormalise",
+        how: KnockoutHow = "renormalise",
         *,
         muted: bool = False,
     ) -> None:
-        chosen = _choice(how, ("renormalise", "zero"), "how to do a Knockout")
+        chosen = _choice(how, get_args(KnockoutHow), "how to do a Knockout")
         self._set(site, muted=muted, how=chosen)
         written = self.site.written if isinstance(self.site, SiteSet) else (self.site,)
         for place in written:

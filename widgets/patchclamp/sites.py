@@ -2,8 +2,9 @@
 
 A `Site` names one value (`L12.N304`, `L5.H3`, `L7.mlp`, `L5.H3[7<-2]`, `L3.H1->L7.H2:q`), a
 `SiteSet` many (`L[20:30].N*`, `{L3.N5, L3.N9}`, joined with ` | `, ` - ` and ` & `). Both may end
-in positions (`@-1`, `@0:5`, `@1,3,-1`, `@all`, `@new`). What a model really has is not known
-here: `models/anatomy.py` checks that.
+in positions (`@-1`, `@0:5`, `@1,3,-1`, `@all`, `@new`), but for attention cells, whose positions
+stand in their brackets (`L5.H3[7:9<-2:5]`, `L[3:9].H*[*<-2]`). What a model really has is not
+known here: `models/anatomy.py` checks that.
 
 >>> str(Site.parse("L12.N304:post@-1"))
 'L12.N304@-1'
@@ -227,6 +228,32 @@ def as_positions(value: Positions | str | int | Iterable[int]) -> Positions:
 
 # --------------------------------------------------------------------------------------- site
 
+#: One end of an attention cell: a position, several (from, up to but not including), or all (None).
+End = int | tuple[int, int] | None
+
+
+def end_positions(end: End) -> Positions:
+    """The positions that one end of an attention cell stands for."""
+    if end is None:
+        return Positions(("all",))
+    return Positions((end if isinstance(end, int) else Span(*end),))
+
+
+def _end_text(end: End) -> str:
+    if end is None:
+        return "*"
+    return str(end) if isinstance(end, int) else f"{end[0]}:{end[1]}"
+
+
+def _cell_text(cell: tuple[End, End]) -> str:
+    return f"[{_end_text(cell[0])}<-{_end_text(cell[1])}]"
+
+
+def _plain_end(end: End) -> End:
+    """A range of one position is that position."""
+    one = isinstance(end, tuple) and end[1] == end[0] + 1 and end[1] != 0
+    return end[0] if one and isinstance(end, tuple) else end
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -240,7 +267,8 @@ class Site:
             nonlinearity of an MLP without a gate), `gate` (before it), `act` (after it) and `up`
             of a gated one. Head: `z` (TransformerLens `hook_z`), `q`, `k`, `v` (before rotary
             embedding). Heads that share a key/value head share `k` and `v`.
-        cell: Of an attention cell, (destination, source); None stands for all of them.
+        cell: Of attention cells, (destination, source), each a position, a range (from, up to but
+            not including) or None for all of them.
         name: Module path, name of a direction, of a basis, or of a stepped variable.
         component: Of a direction, what it lives in: `resid_post`, `mlp`, `embed`, ...
         ends: Of an edge, its source and its destination.
@@ -251,11 +279,16 @@ class Site:
     layer: int | None = None
     index: int | None = None
     part: str | None = None
-    cell: tuple[int | None, int | None] | None = None
+    cell: tuple[End, End] | None = None
     name: str | None = None
     component: str | None = None
     ends: tuple[Site, Site] | None = None
     positions: Positions = EVERYWHERE
+
+    def __post_init__(self) -> None:
+        if self.cell is not None:
+            plain = (_plain_end(self.cell[0]), _plain_end(self.cell[1]))
+            object.__setattr__(self, "cell", plain)
 
     @classmethod
     def parse(cls, text: str) -> Site:
@@ -289,10 +322,7 @@ class Site:
         """The same value at other positions."""
         positions = as_positions(positions)
         if self.kind == "cell" and not positions.is_default:
-            raise AddressError(
-                f"{self} says its positions in its brackets, [destination<-source]; "
-                f"leave out @{positions}."
-            )
+            raise _brackets_say(self, positions)
         return replace(self, positions=positions)
 
     @property
@@ -305,9 +335,7 @@ class Site:
             case "head":
                 return f"{layer}H{self.index}" + ("" if self.part == "z" else f":{self.part}")
             case "cell":
-                cell = self.cell or (None, None)
-                destination, source = ("*" if end is None else end for end in cell)
-                return f"{layer}H{self.index}[{destination}<-{source}]"
+                return f"{layer}H{self.index}{_cell_text(self.cell or (None, None))}"
             case "edge":
                 return f"{self.source.address}->{self.destination.address}"
             case "direction":
@@ -337,6 +365,12 @@ class Site:
         return SiteSet.of(self) & other
 
 
+def _brackets_say(site: Site | Pattern, positions: Positions) -> AddressError:
+    return AddressError(
+        f"{site} says its positions in its brackets, [destination<-source]; leave out @{positions}."
+    )
+
+
 # ---------------------------------------------------------------------------------------- sets
 
 
@@ -363,7 +397,8 @@ class Pattern:
     """All sites of one kind in a range of layers and of indices: `L[20:30].N[0:10]:act@-1`.
 
     `layers` and `indices` are (start, stop), stop None for all that there are; `indices` is None
-    for a whole component such as `mlp`.
+    for a whole component such as `mlp`. `cell` is that of each head, of attention cells such as
+    `L[3:9].H*[7<-2]`.
     """
 
     kind: Kind
@@ -371,6 +406,7 @@ class Pattern:
     indices: tuple[int, int | None] | None = None
     part: str | None = None
     positions: Positions = EVERYWHERE
+    cell: tuple[End, End] | None = None
 
     def __str__(self) -> str:
         # One layer of a whole component would read back as a single site.
@@ -379,7 +415,9 @@ class Pattern:
             text += self.kind
         else:
             text += f"{'N' if self.kind == 'neuron' else 'H'}{_range_text(self.indices)}"
-            text += "" if self.part in {"post", "z"} else f":{self.part}"
+            text += "" if self.part in {None, "post", "z"} else f":{self.part}"
+        if self.cell is not None:
+            text += _cell_text(self.cell)
         return text if self.positions.is_default else f"{text}@{self.positions}"
 
     def members(self, sizes: Sizes) -> Iterator[Site]:
@@ -395,7 +433,9 @@ class Pattern:
             count = sizes.n_neurons(layer) if self.kind == "neuron" else sizes.n_heads
             noun = "neuron" if self.kind == "neuron" else "head"
             for index in _clip(self.indices, count, f"{self}: in layer {layer}, {noun}"):
-                yield Site(self.kind, layer, index, self.part, positions=self.positions)
+                yield Site(
+                    self.kind, layer, index, self.part, cell=self.cell, positions=self.positions
+                )
 
 
 def _range_text(bounds: tuple[int, int | None], *, single: bool = False) -> str:
@@ -472,6 +512,8 @@ class SiteSet:
         if self.operation is not None and self.left is not None and self.right is not None:
             return SiteSet(self.operation, self.left.at(positions), self.right.at(positions))
         if self.pattern is not None:
+            if self.pattern.cell is not None and not positions.is_default:
+                raise _brackets_say(self.pattern, positions)
             return SiteSet(pattern=replace(self.pattern, positions=positions))
         return SiteSet(sites=tuple(dict.fromkeys(site.at(positions) for site in self.sites)))
 
@@ -584,13 +626,15 @@ def _as_set(site: Site | SiteSet) -> SiteSet:
 
 _LAYERED = re.compile(r"L(\d+)\.(.+)", re.DOTALL)
 _UNIT = re.compile(r"([NH])(\d+)(?::(\w+))?")
-_CELL = re.compile(r"H(\d+)\[\s*(\*|-?\d+)\s*<-\s*(\*|-?\d+)\s*\]")
+_END = r"\s*(\*|-?\d+(?:\s*:\s*-?\d+)?)\s*"
+_CELL = re.compile(rf"H(\d+)\[{_END}<-{_END}\]")
 _NAMED = re.compile(r"(\w+)\[([^\[\]\n\r]*)\]")
 _FEATURE = re.compile(r"([A-Za-z_]\w*)\.F(\d+)")
 _MODULE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):c(\d+)")
 _VARIABLE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\[(\d+)\]")
 _RANGE = r"(\d+|\*|\[\d*:\d*\])"
 _PATTERN = re.compile(rf"L{_RANGE}\.(?:([NH])(\*|\d+|\[\d*:\d*\])(?::(\w+))?|([a-z_]+))")
+_CELLS = re.compile(rf"L{_RANGE}\.H(\*|\d+|\[\d*:\d*\])\[{_END}<-{_END}\]")
 _POSITION_ITEM = re.compile(rf"\s*(?:{_POSITION.pattern})\s*")
 
 
@@ -821,8 +865,7 @@ def _parse_layered(body: str, layer: int, rest: str) -> Site | None:
     if unit := _UNIT.fullmatch(rest):
         return _unit(body, layer, unit[1], _integer(unit[2]), unit[3])
     if cell := _CELL.fullmatch(rest):
-        destination, source = (None if end == "*" else _integer(end) for end in cell.groups()[1:])
-        return Site("cell", layer, _integer(cell[1]), cell=(destination, source))
+        return Site("cell", layer, _integer(cell[1]), cell=(_end(cell[2]), _end(cell[3])))
     for component in COMPONENTS:
         if rest == component:
             return Site(component, layer)  # type: ignore[arg-type] # every component is a kind
@@ -831,6 +874,18 @@ def _parse_layered(body: str, layer: int, rest: str) -> Site | None:
     if (named := _NAMED.fullmatch(rest)) and named[1] in COMPONENTS:
         return _direction(rest, layer)
     return None
+
+
+def _end(text: str) -> End:
+    if text == "*":
+        return None
+    start, colon, stop = text.partition(":")
+    if not colon:
+        return _integer(text)
+    bounds = _integer(start.strip()), _integer(stop.strip())
+    if (bounds[0] < 0) == (bounds[1] < 0) and bounds[1] <= bounds[0]:
+        raise AddressError(f"{text} is an empty range; its end must be larger than its start.")
+    return bounds
 
 
 def _unit(body: str, layer: int, letter: str, index: int, part: str | None) -> Site:
@@ -871,6 +926,10 @@ def _parse_range(text: str) -> tuple[int, int | None]:
 
 
 def _parse_pattern(body: str, positions: Positions) -> SiteSet:
+    if cells := _CELLS.fullmatch(body):
+        bounds = _parse_range(cells[1]), _parse_range(cells[2])
+        ends = _plain_end(_end(cells[3])), _plain_end(_end(cells[4]))
+        return SiteSet(pattern=Pattern("cell", *bounds, cell=ends)).at(positions)
     match = _PATTERN.fullmatch(body)
     if match is None or (match[5] is not None and match[5] not in COMPONENTS):
         _refuse(body)
@@ -890,6 +949,12 @@ def _short(text: str, length: int = 60) -> str:
 def _refuse(body: str) -> NoReturn:
     """Say that `body` is no address, and what is nearest to it."""
     shown = _short(body)
+    if "<-" in body:
+        raise AddressError(
+            f"{shown!r} is not an address; attention cells are a head with [destination<-source], "
+            "each of both a position (7, -1), a range (2:5) or * for all, such as "
+            "L5.H3[7:9<-2:5] or L[3:9].H*[*<-2]."
+        )
     hint = ""
     layered = re.fullmatch(r"[Ll]?(\d+)\.(.*)", shown)
     if layered:

@@ -109,6 +109,11 @@ class Attention:
         }
         return sum(held.values()) + sum(mask.nbytes for mask in self._masks)
 
+    @property
+    def outdated(self) -> bool:
+        """Whether the model's weights have changed since; then it gives nothing any more."""
+        return self.experiment.engine.passes is not self._passes
+
     def reason(self, layer: int) -> str | None:
         """Say why a layer's whole pattern is taken from a hooked run; None where it is not."""
         if self._reason is not None:
@@ -190,7 +195,7 @@ class Attention:
     # Inside -------------------------------------------------------------------------------------
 
     def _run(self) -> Trace:
-        if self.experiment.engine.passes is not self._passes:
+        if self.outdated:
             msg = (
                 "The model's weights have changed since this attention was asked for: take it "
                 "from session.baseline or session.current again."

@@ -21,6 +21,8 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from patchclamp.errors import InterventionError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -148,6 +150,18 @@ def weights(query: Tensor, key: Tensor, of: Scores) -> Tensor:
     return scores.softmax(-1, dtype=torch.float32).to(query.dtype)
 
 
+def show_patterns(bridge: Any) -> None:
+    """Tell a private twin's original attention which hook point :data:`HOOKED` passes by."""
+    for block in bridge.blocks:
+        attention = block._modules.get("attn")  # noqa: SLF001 (a block may forward the name)
+        original = getattr(attention, "original_component", None)
+        if original is None or not hasattr(attention, "hook_pattern"):
+            continue
+        for module in original.modules():
+            # In the dictionary: as an attribute the hook point would become a child.
+            module.__dict__[_POINT] = attention.hook_pattern
+
+
 @contextmanager
 def switched(model: nn.Module, name: str) -> Iterator[None]:
     """Let a twin's attention go through a function of ours, and put it back whatever happens."""
@@ -247,13 +261,17 @@ def _hooked(
     attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    found = _scores(module, query, key, value, attention_mask, kwargs)
+    try:
+        found = _scores(module, query, key, value, attention_mask, kwargs)
+    except RecordedError as error:
+        msg = f"The attention pattern of this model cannot be edited, as {error.reason}."
+        raise InterventionError(msg) from None
     if found.causal:
         rows, sources = query.shape[2], key.shape[2]
         every = torch.ones(rows, sources, dtype=torch.bool, device=query.device)
         found = replace(found, mask=every.tril(sources - rows)[None, None])
     pattern = weights(query, key, found)
-    point: HookPoint = getattr(module, _POINT)[0]
+    point: HookPoint = module.__dict__[_POINT]
     pattern = point(pattern)
     shared = query.shape[1] // value.shape[1]
     read = pattern @ value.repeat_interleave(shared, dim=1)

@@ -34,7 +34,7 @@ from patchclamp.interventions import (
     Patch,
     Scale,
 )
-from patchclamp.sites import Positions, Site, SiteSet
+from patchclamp.sites import Positions, Site, SiteSet, end_positions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -100,6 +100,10 @@ class Lookup(Protocol):
 
     def patch(self, source: str | tuple[int, ...], hook: str) -> Tensor:
         """The values of another run at a hook point: [pos, ...]."""
+        ...
+
+    def patterns(self, heads: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Tensor]:
+        """Attention of (layer, head)s on the contrast input: [destination, source] of each."""
         ...
 
     def direction(self, name: str) -> Tensor:
@@ -228,8 +232,7 @@ def _destinations(site: Any) -> Positions:
     if site.kind != "cell":
         positions: Positions = site.positions
         return positions
-    destination = site.cell[0]
-    return Positions(("all",)) if destination is None else Positions((destination,))
+    return end_positions(site.cell[0])
 
 
 # --------------------------------------------------------------------------- sites of one step
@@ -628,42 +631,68 @@ def _fetch(
 def _check_pattern(site: Site | SiteSet, anatomy: Anatomy) -> None:
     if not anatomy.pattern:
         raise InterventionError(
-            f"Knockout of {site} would do nothing: this model computes attention in one fused "
-            "kernel, and its pattern can be neither read nor edited. Ablate the head instead, or "
-            "Cut what it reads."
+            f"Knockout of {site} would do nothing: this model computes attention by code of its "
+            "own, whose pattern can be neither read nor edited. Ablate the head instead, or Cut "
+            "what it reads."
         )
 
 
-def _knockout(intervention: Knockout, anatomy: Anatomy, _lookup: Lookup) -> list[Step]:
+def _knockout(intervention: Knockout, anatomy: Anatomy, lookup: Lookup) -> list[Step]:
     _check_pattern(intervention.site, anatomy)
     layers: dict[int, list[Site]] = {}
     for site in _members(intervention.site, anatomy):
         layers.setdefault(site.layer or 0, []).append(site)
+    if intervention.how != "contrast":
+        return [
+            Step(
+                anatomy.hooks[layer]["cell"],
+                partial(_knock_out, sites=sites, how=intervention.how),
+            )
+            for layer, sites in layers.items()
+        ]
+    heads = {(layer, site.index or 0) for layer, sites in layers.items() for site in sites}
+    patterns = lookup.patterns(sorted(heads))
     return [
-        Step(anatomy.hooks[layer]["cell"], partial(_knock_out, sites=sites, how=intervention.how))
+        Step(
+            anatomy.hooks[layer]["cell"],
+            partial(
+                _take_over,
+                sites=sites,
+                patterns={head: patterns[layer, head] for at, head in heads if at == layer},
+                causal=anatomy.causal,
+            ),
+        )
         for layer, sites in layers.items()
     ]
 
 
+def cells_of(site: Site, frame: Frame, rows: int, columns: int) -> tuple[list[int], list[int]]:
+    """Which rows and columns of a pattern a head or its cells mean.
+
+    Args:
+        site: A head (its positions are the destinations) or attention cells.
+        frame: Where the pattern's rows stand, and its first column.
+        rows: How many rows it has.
+        columns: How many columns.
+    """
+    # With a key/value cache the rows are the newest positions and the columns all up to them.
+    offset = frame.start + rows - columns if frame.first_source is None else frame.first_source
+    source = None if site.cell is None else site.cell[1]
+    if source is None:
+        meant = list(range(columns))
+    else:
+        every = end_positions(source).indices(0, frame.prompt, frame.prompt, frame.has_bos)
+        meant = [position - offset for position in every if 0 <= position - offset < columns]
+    return frame.rows(rows, _destinations(site)), meant
+
+
 def _knock_out(pattern: Tensor, frame: Frame, sites: list[Site], how: str) -> Tensor | None:
     """Take away the cells of one layer's pattern, [batch, head, destination, source]."""
-    n_destinations, n_sources = pattern.shape[-2:]
-    # With a key/value cache the rows are the newest positions and the columns all up to them.
-    offset = frame.first_source
-    if offset is None:
-        offset = frame.start + n_destinations - n_sources
     out = torch.zeros(pattern.shape[1:], dtype=torch.bool)
     for site in sites:
-        if frame.head is not None and site.index != frame.head:
+        if frame.head not in {None, site.index}:
             continue
-        source = None if site.cell is None else site.cell[1]
-        where = _destinations(site) if site.kind == "cell" else site.positions
-        rows = frame.rows(n_destinations, where)
-        if source is None:
-            columns = list(range(n_sources))
-        else:
-            column = (source + frame.prompt if source < 0 else source) - offset
-            columns = [column] if 0 <= column < n_sources else []
+        rows, columns = cells_of(site, frame, *pattern.shape[-2:])
         if rows and columns:
             head = 0 if frame.head is not None else site.index or 0
             out[head, torch.tensor(rows)[:, None], torch.tensor(columns)] = True
@@ -677,6 +706,57 @@ def _knock_out(pattern: Tensor, frame: Frame, sites: list[Site], how: str) -> Te
     # A row whose every source was taken away stays zero: the head reads nothing there.
     spread = left / torch.where(total > 0, total, torch.ones_like(total))
     return torch.where(out.any(-1, keepdim=True), spread, pattern)
+
+
+def _take_over(
+    pattern: Tensor, frame: Frame, sites: list[Site], patterns: dict[int, Tensor], *, causal: bool
+) -> Tensor | None:
+    """Give cells the weights of another run's patterns, Float[dest, source] for each head."""
+    result = None
+    n_rows, n_columns = pattern.shape[-2:]
+    for site in sites:
+        if frame.head not in {None, site.index}:
+            continue
+        other = patterns[site.index or 0]
+        check_contrast(site, frame, len(other), causal=causal)
+        rows, columns = cells_of(site, frame, n_rows, n_columns)
+        # The other run has no generated tokens: these keep their own.
+        rows = [row for row in rows if row + frame.start < min(frame.prompt, len(other))]
+        first = frame.start + n_rows - n_columns
+        first = first if frame.first_source is None else frame.first_source
+        columns = [column for column in columns if column + first < len(other)]
+        if not rows or not columns:
+            continue
+        result = pattern.clone() if result is None else result
+        head = 0 if frame.head is not None else site.index or 0
+        down, across = torch.tensor(rows)[:, None], torch.tensor(columns)
+        taken = other[down + frame.start, across + first]
+        result[:, head, down, across] = taken.to(pattern)
+    return result
+
+
+def check_contrast(site: Site, frame: Frame, length: int, *, causal: bool) -> None:
+    """Say when another input lacks positions of the cells that are to be taken from its pattern.
+
+    Args:
+        site: A head or attention cells.
+        frame: Where the prompt's own pattern stands.
+        length: How many positions the other input has.
+        causal: Whether a position reads only itself and earlier ones.
+
+    Raises:
+        InterventionError: naming the positions.
+    """
+    whole = replace(frame, start=0, first_source=0)
+    rows, columns = cells_of(site, whole, frame.prompt, frame.prompt)
+    if causal:
+        columns = [column for column in columns if rows and column <= rows[-1]]
+    last = max([*rows, *columns], default=0)
+    if last >= length:
+        raise InterventionError(
+            f"{site} touches position {last}, but the contrast input has only {length} positions: "
+            "name cells that both have, or give a contrast input of the same length."
+        )
 
 
 # ------------------------------------------------------------------------------------ edges

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from patchclamp.engine.attention_interface import RECORD, RecordedError, Scores, switched
+from patchclamp.engine.attention_interface import (
+    HOOKED,
+    RECORD,
+    RecordedError,
+    Scores,
+    switched,
+)
 from patchclamp.engine.hooks import Frame, Step
 from patchclamp.engine.plan import Plan
 from patchclamp.engine.shell import Pass, Shell
@@ -161,7 +167,12 @@ class Passes:
             ],
             residual={},
         )
-        with self._hooked(items, frame, now):
+        with ExitStack() as during:
+            during.enter_context(self._hooked(items, frame, now))
+            if self._model.anatomy.delegated and any(
+                step.hook.endswith("attn.hook_pattern") for steps in items for step in steps
+            ):
+                during.enter_context(switched(self.shells["hooked"].root, HOOKED))
             logits = shell.run(
                 ids.to(self._model.device), now, cache=cache, first_position=frame.start
             )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from patchclamp.engine.hooks import Frame, groups, patch_rows
+from patchclamp.engine.attention import Attention
+from patchclamp.engine.experiment import Experiment
+from patchclamp.engine.hooks import Frame, check_contrast, groups, patch_rows
 from patchclamp.engine.plan import Input
 from patchclamp.engine.reference_texts import REFERENCE_TEXTS
-from patchclamp.errors import InterventionError
-from patchclamp.interventions import Patch
+from patchclamp.errors import BudgetError, InterventionError
+from patchclamp.interventions import Knockout, Patch
 from patchclamp.sites import Site, SiteSet
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 192
 _KEPT_RUNS = 64
+_KEPT_PATTERN = 2**22  # bytes; a larger pattern is made anew rather than kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +136,7 @@ class Surroundings:
     contrast: Input | None = None
     directions: Mapping[str, Tensor] = field(default_factory=dict)
     _runs: OrderedDict[Hashable, Tensor] = field(default_factory=OrderedDict, repr=False)
+    _attention: Attention | None = field(default=None, repr=False)
 
     def check(self, intervention: Intervention, given: Input) -> None:
         """Say when an intervention needs what is not there.
@@ -149,6 +154,12 @@ class Surroundings:
         for site in sites or (intervention.site,):
             if isinstance(site, Site) and site.kind == "direction":
                 self.direction(site.name or "")
+        if isinstance(intervention, Knockout) and intervention.how == "contrast":
+            contrast, length = self._source("contrast"), len(given.ids)
+            anatomy = self.engine.model.anatomy
+            for site in anatomy.expand(intervention.site):
+                frame = Frame(0, length, given.has_bos)
+                check_contrast(site, frame, len(contrast.ids), causal=anatomy.causal)
         if isinstance(intervention, Patch):
             source, length = self._source(intervention.source), len(given.ids)
             frame = Frame(0, length, given.has_bos)
@@ -170,6 +181,32 @@ class Surroundings:
         given = self._source(source)
         return self._kept((given, hook), lambda: self.engine.capture_many([given], [hook])[0][hook])
 
+    def patterns(self, heads: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Tensor]:
+        """Return Float[dest, source] of each (layer, head) on the contrast input.
+
+        Raises:
+            InterventionError: when there is no contrast input.
+            BudgetError: when they are more than the engine's budget.
+        """
+        given = self._source("contrast")
+        size = 4 * len(heads) * len(given.ids) ** 2
+        if size > self.engine.budget:
+            msg = (
+                f"The contrast input's attention of {len(heads)} heads takes {size / 2**20:,.0f} "
+                f"MiB, and the budget is {self.engine.budget / 2**20:,.0f} MiB: knock out fewer "
+                "heads at once, or shorten the contrast input."
+            )
+            raise BudgetError(msg)
+        if self._attention is None or self._attention.outdated:
+            self._attention = Attention(Experiment(self.engine, given, (), self, ("contrast",)))
+        rows = self._attention.rows
+        if 4 * len(given.ids) ** 2 > _KEPT_PATTERN:
+            return {(layer, head): rows(layer, head) for layer, head in heads}
+        version = self.engine.model.weights_version
+        return {
+            place: self._kept(("pattern", place, version), partial(rows, *place)) for place in heads
+        }
+
     def direction(self, name: str) -> Tensor:
         """Return a named direction, Float[d]."""
         if name not in self.directions:
@@ -186,7 +223,7 @@ class Surroundings:
         model = self.engine.model
         if source == "contrast":
             if self.contrast is None:
-                msg = "There is no contrast input to patch from: set session.contrast."
+                msg = "There is no contrast input to take values from: set session.contrast."
                 raise InterventionError(msg)
             return self.contrast
         if isinstance(source, str):

@@ -18,6 +18,7 @@ from torch import nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
+from patchclamp.engine.attention_interface import show_patterns
 from patchclamp.models.language_model import share_weights
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Twins:
             cast("TransformerBridge", _copy(model.bridge, tokenizer)).original_model
         )
         self.block_path = str(self.bridge.adapter.get_component_mapping()["blocks"].name)
+        show_patterns(self.bridge)
         self.hook_points: dict[str, HookPoint] = dict(self.bridge.hook_dict)
 
 

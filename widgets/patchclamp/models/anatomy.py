@@ -9,7 +9,8 @@ fire in a forward pass (`blocks.12.mlp.out.hook_in`), where TransformerLens' ali
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,11 @@ from patchclamp.sites import (
     COMPONENTS,
     HEAD_PARTS,
     NEURON_PARTS,
+    End,
     Pattern,
-    Positions,
     Site,
     SiteSet,
+    end_positions,
     parse_site,
 )
 
@@ -71,8 +73,10 @@ class Anatomy:
             (Gemma 2 and 3), or the residual stream itself is normed (BERT).
         causal: Whether a position sees only itself and earlier ones.
         attn_only: Whether the blocks have no MLP.
-        pattern: Whether editing an attention pattern changes the model's output. Where the
-            attention runs inside one fused kernel (OPT, BERT) it does not.
+        pattern: Whether an attention pattern can be read and edited.
+        delegated: Whether that is only so because the engine's copy of the model computes attention
+            by a function of patchclamp's: TransformerLens leaves it to the original code (OPT,
+            BERT), which shows no pattern, or shows it when it has been used already.
         additive: Whether the residual stream is the plain sum of the components' outputs.
         hooks: For each layer, hook-point name by value (`"neuron:post"`, `"resid_mid"`, ...).
         neurons: Number of neurons of each layer.
@@ -97,6 +101,7 @@ class Anatomy:
     neurons: tuple[int, ...]
     #: Whether the residual stream is normed itself, after attention and after the MLP (BERT).
     post_ln: bool = False
+    delegated: bool = False
 
     @classmethod
     def of(cls, bridge: Any) -> Anatomy:
@@ -115,7 +120,15 @@ class Anatomy:
         names = frozenset(bridge.hook_dict)
         post_ln = _is_post_ln(blocks[0])
         tables = tuple(
-            MappingProxyType(_layer_hooks(block, layer, names, post_ln=post_ln))
+            MappingProxyType(
+                _layer_hooks(
+                    block,
+                    layer,
+                    names,
+                    post_ln=post_ln,
+                    pattern=_edits_pattern(block) or _delegates(block, bridge),
+                )
+            )
             for layer, block in enumerate(blocks)
         )
         neurons = tuple(_n_neurons(block) for block in blocks)
@@ -138,7 +151,8 @@ class Anatomy:
             post_norms=post_norms,
             causal=getattr(config, "attention_dir", "causal") == "causal",
             attn_only=not any("mlp" in table for table in tables),
-            pattern=all(_edits_pattern(block) for block in blocks),
+            pattern=all("cell" in table for table in tables),
+            delegated=any(_delegates(block, bridge) for block in blocks),
             additive=not post_norms and not scaled,
             hooks=tables,
             neurons=neurons,
@@ -235,18 +249,14 @@ class Anatomy:
             for written in site.written:
                 if isinstance(written, Pattern):
                     self._check_pattern(written)
-                    if n_positions is not None:
-                        written.positions.check(n_positions)
+                    _check_positions(written, n_positions)
                 else:
                     self.check(written, n_positions)
             return
         self._check_site(site)
-        if n_positions is None:
-            return
-        site.positions.check(n_positions)
-        for end in site.cell or ():
-            if end is not None:
-                Positions((end,)).check(n_positions)
+        _check_positions(site, n_positions)
+        if self.causal and n_positions is not None:
+            self._check_diagonal(site, n_positions)
 
     def expand(self, sites: SiteSet | Site) -> list[Site]:
         """The members of a set, each checked.
@@ -268,7 +278,8 @@ class Anatomy:
                 continue
             first, last = pattern.indices
             for index in {first, first if last is None else last - 1}:
-                self._check_site(Site(pattern.kind, layer, index, pattern.part))
+                found = Site(pattern.kind, layer, index, pattern.part, cell=pattern.cell)
+                self._check_site(found)
 
     def _check_layer(self, layer: int, site: Site | Pattern) -> None:
         if layer >= self.n_layers:
@@ -330,25 +341,26 @@ class Anatomy:
                 f"{site}: head {index} does not exist; layer {layer} has {self.n_heads} heads, "
                 f"L{layer}.H0 to L{layer}.H{self.n_heads - 1}."
             )
-        if site.kind == "cell":
-            destination, source = site.cell or (None, None)
-            if (
-                self.causal
-                and destination is not None
-                and source is not None
-                and (destination < 0) == (source < 0)
-                and source > destination
-            ):
-                raise AddressError(
-                    f"{site} is no cell: in a causal model position {destination} reads only "
-                    f"itself and earlier ones. Did you mean "
-                    f"L{layer}.H{index}[{source}<-{destination}]?"
-                )
+        if self.causal:
+            self._check_diagonal(site)
         if _key(site) not in self.hooks[layer]:
             raise AddressError(
                 f"{site} cannot be reached: layer {layer} of this model has no separate "
                 f"{'pattern' if site.kind == 'cell' else site.part}. {self._what_there_is(layer)}"
             )
+
+    def _check_diagonal(self, site: Site, n_positions: int | None = None) -> None:
+        """Say when every one of a site's attention cells lies above the diagonal."""
+        if site.cell is None:
+            return
+        last, first = _last(site.cell[0], n_positions), _first_of(site.cell[1], n_positions)
+        if last is None or first is None or (last < 0) != (first < 0) or first <= last:
+            return
+        turned = replace(site, cell=site.cell[::-1])
+        raise AddressError(
+            f"{site} is no cell: in a causal model position {last} reads only itself and earlier "
+            f"ones. Did you mean {turned}?"
+        )
 
     def _check_edge(self, site: Site) -> None:
         source, end = site.source, site.destination
@@ -428,6 +440,13 @@ class Anatomy:
             return
         layer = int(number)
         table = self.hooks[layer]
+        unit, bracket, cell = rest.partition("[")
+        if bracket:
+            digits = unit.removeprefix("H")
+            has = unit.startswith("H") and digits.isdecimal() and int(digits) < self.n_heads
+            if has and "cell" in table:
+                yield from (f"{head}.{unit}[{ends}]" for ends in _cells(cell))
+            return
         unit, colon, part = rest.partition(":")
         if colon:
             neuron = unit.startswith("N")
@@ -473,6 +492,33 @@ _FOREIGN = {
 }
 
 
+def _check_positions(site: Site | Pattern, n_positions: int | None) -> None:
+    if n_positions is None:
+        return
+    site.positions.check(n_positions)
+    for end in site.cell or ():
+        if end is not None:
+            end_positions(end).check(n_positions)
+
+
+def _last(end: End, n_positions: int | None) -> int | None:
+    """The last position of a cell's end; from the end of the prompt where that is not known."""
+    if end is None:
+        return None
+    if n_positions is not None:
+        return max(end_positions(end).indices(0, n_positions, n_positions, has_bos=False))
+    return end if isinstance(end, int) else end[1] - 1
+
+
+def _first_of(end: End, n_positions: int | None) -> int | None:
+    """The first one, in the same way."""
+    if end is None:
+        return None
+    if n_positions is not None:
+        return min(end_positions(end).indices(0, n_positions, n_positions, has_bos=False))
+    return end if isinstance(end, int) else end[0]
+
+
 def _first(names: Iterator[str], limit: int) -> Iterator[str]:
     return (name for _, name in zip(range(limit), names, strict=False))
 
@@ -492,6 +538,20 @@ def _numbered(stem: str, digits: str, count: int) -> Iterator[str]:
         if low == 0:
             return
         low, high = low * 10, high * 10 + 9
+
+
+def _cells(text: str) -> Iterator[str]:
+    """What an attention cell's brackets may say that begins with `text`."""
+    end = r"\*|-?\d+(?::-?\d+)?"
+    destination, arrow, source = text.removesuffix("]").partition("<-")
+    destination = destination.removesuffix("<")
+    destinations = [destination] if re.fullmatch(end, destination) else []
+    if not destination:
+        destinations = ["-1", "*", "0"]
+    sources = ["0", "*"]
+    if arrow and source:
+        sources = [source] if re.fullmatch(end, source) else []
+    yield from (f"{d}<-{s}" for d in destinations for s in sources)
 
 
 def _with_layer(site: Site | Pattern, layer: int) -> str:
@@ -545,8 +605,25 @@ def _edits_pattern(block: nn.Module) -> bool:
     return bool(getattr(attn.original_component, "accepts_pattern_fn", False))
 
 
+def _delegates(block: nn.Module, bridge: Any) -> bool:
+    """Whether the block's attention is the original's, computed by whatever function is named.
+
+    Then a function can be named that passes the pattern through the hook point.
+    """
+    from transformer_lens.model_bridge.generalized_components import AttentionBridge
+
+    attn = _component(block, "attn")
+    return (
+        isinstance(attn, AttentionBridge)
+        and not _edits_pattern(block)
+        and type(attn).forward is AttentionBridge.forward
+        and not attn.requires_relative_position_bias
+        and bool(getattr(bridge.original_model, "_supports_attention_backend", False))
+    )
+
+
 def _layer_hooks(
-    block: Any, layer: int, names: Collection[str], *, post_ln: bool
+    block: Any, layer: int, names: Collection[str], *, post_ln: bool, pattern: bool
 ) -> dict[str, str]:
     """Hook-point name of each value of a block, for those that exist."""
     aliases = block.hook_aliases
@@ -576,7 +653,7 @@ def _layer_hooks(
         wanted["resid_mid"] = "ln1.hook_out"
     elif "hook_resid_mid" in aliases and _component(block, "mlp") is not None:
         wanted["resid_mid"] = _resolve(aliases, "hook_resid_mid", "ln2.hook_in")
-    if _edits_pattern(block):
+    if pattern:
         wanted["cell"] = "attn.hook_pattern"
     if _component(block, "mlp") is None:
         wanted.pop("mlp", None)
