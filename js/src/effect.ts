@@ -55,6 +55,7 @@ export function effectCell(): EffectCell {
     update(effect, scale, waiting, theme) {
       set(element, { "data-empty": effect === null });
       const none = waiting ? "…" : "–";
+      for (const bar of [random, interval]) set(bar, { hidden: !effect?.control });
       if (effect === null) {
         say(effectValue, none);
         say(controlValue, none);

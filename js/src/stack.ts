@@ -593,6 +593,7 @@ export function stack(signal: AbortSignal, actions: StackActions): Stack {
           "aria-label": row.label,
           "data-selected": picture.selected === key,
           "data-numeric": numeric,
+          "data-fixed": !row.editable,
         });
         set(grip, {
           "aria-label": `Move ${row.address}: Alt+Up or Alt+Down`,

@@ -1,5 +1,5 @@
-// Pictures of the view with fake data, for whoever works on how it looks:
-//   node js/test/stage.mjs FOLDER [scene ...]
+// Pictures of the views with fake data, for whoever works on how it looks:
+//   node js/test/stage.mjs FOLDER [scene, or how its name begins ...]
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
@@ -12,7 +12,11 @@ const [folder = "stage", ...wanted] = process.argv.slice(2);
 mkdirSync(folder, { recursive: true });
 const site = mkdtempSync(join(tmpdir(), "pc-stage-"));
 await build({
-  entryPoints: { stage: join(here, "stage.ts"), style: join(here, "../src/neuron-clamp.css") },
+  entryPoints: {
+    stage: join(here, "stage.ts"),
+    clamp: join(here, "../src/neuron-clamp.css"),
+    inspector: join(here, "../src/attention-inspector.css"),
+  },
   outdir: site,
   bundle: true,
   format: "esm",
@@ -20,7 +24,7 @@ await build({
 });
 // What JupyterLab's two default themes say, as far as the view reads it.
 const page = `<!doctype html><html lang="en"><meta charset="utf-8"><title>stage</title>
-<link rel="stylesheet" href="style.css"><style>
+<link rel="stylesheet" href="inspector.css"><link rel="stylesheet" href="clamp.css"><style>
 body { margin: 12px; --jp-ui-font-family: system-ui, sans-serif; --jp-code-font-family: Menlo, "DejaVu Sans Mono", monospace;
  --jp-layout-color0:#fff; --jp-layout-color1:#fff; --jp-layout-color2:#eee; --jp-ui-font-color0:rgba(0,0,0,1);
  --jp-border-color2:#e0e0e0; --jp-brand-color1:#1976d2; background:#fff }
@@ -73,8 +77,47 @@ const scenes = {
     act: (view) => view.getByRole("button", { name: "Large type" }).click(),
   },
 };
+const knockOut = async (view) => {
+  await view.getByRole("radio", { name: "knock out" }).check();
+  const cells = await view.locator(".pc-pattern-scroll").boundingBox();
+  const at = (x, y) => [cells.x + x * cells.width, cells.y + y * cells.height];
+  await view.mouse.move(...at(0.1, 0.5));
+  await view.mouse.down();
+  await view.mouse.move(...at(0.3, 0.7), { steps: 4 });
+  await view.mouse.up();
+  await view.mouse.move(...at(0.5, 0.9));
+};
+Object.assign(scenes, {
+  "ai-wide": { width: 1300, query: "scene=heads" },
+  "ai-dark": { width: 1300, query: "scene=heads&dark", act: knockOut },
+  "ai-knocked": { width: 1100, query: "scene=small", act: knockOut },
+  "ai-narrow": { width: 520, query: "scene=small" },
+  "ai-medium": { width: 860, query: "scene=heads" },
+  "ai-widest": { width: 1600, query: "scene=heads", act: knockOut },
+  "ai-saved": { width: 1100, query: "scene=small&saved" },
+  "ai-unlocked": { width: 1100, query: "scene=unlocked" },
+  "ai-encoder": { width: 1100, query: "scene=encoder" },
+  "ai-long": { width: 1300, query: "scene=long" },
+  "ai-odd": { width: 1100, query: "scene=odd" },
+  "ai-second": { width: 1300, query: "scene=second" },
+  "ai-second-dark": { width: 1300, query: "scene=second&dark" },
+  "ai-hover": {
+    width: 1300,
+    query: "scene=heads",
+    async act(view) {
+      await view.getByRole("button", { name: "Measure composition" }).click();
+      await view.waitForTimeout(700);
+      await view.locator(".pc-chip").nth(17).hover();
+    },
+  },
+  "ai-large": {
+    width: 1500,
+    query: "scene=small",
+    act: (view) => view.getByRole("button", { name: "Large type" }).click(),
+  },
+});
 for (const [name, { width, query, act }] of Object.entries(scenes)) {
-  if (wanted.length > 0 && !wanted.includes(name)) continue;
+  if (wanted.length > 0 && !wanted.some((each) => name.startsWith(each))) continue;
   const view = await browser.newPage({ viewport: { width, height: 700 }, deviceScaleFactor: 2 });
   view.on("pageerror", (error) => console.error(name, error.stack));
   await view.goto(`${pathToFileURL(join(site, "index.html"))}?${query}`);

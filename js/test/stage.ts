@@ -1,8 +1,10 @@
-// The view on a page with the fake kernel, to look at while designing: `node js/test/stage.mjs`.
-import view from "../src/neuron-clamp";
+// The views on a page with their fake kernels, to look at while designing: `node js/test/stage.mjs`.
+import inspector from "../src/attention-inspector";
+import clamp from "../src/neuron-clamp";
+import { FakeInspector, type FakeInspectorOptions, REPEATED, tokensOf } from "./fake-inspector";
 import { FakeKernel, FakeModel, type FakeOptions, row } from "./fake-kernel";
 
-const scenes: Record<string, FakeOptions> = {
+const clamps: Record<string, FakeOptions> = {
   stack: {
     rows: [
       row({ key: 1, value: 8 }),
@@ -52,11 +54,56 @@ const scenes: Record<string, FakeOptions> = {
   one: { rows: [row({ key: 1, value: 6.2, positions: "" })], state: { can_undo: true } },
 };
 
+const LONG = Array.from({ length: 70 }, () =>
+  REPEATED.map((text, i) => (i === 0 ? ` ${text}` : text)),
+).flat();
+const ODD = [
+  "naïve",
+  " café",
+  "\n",
+  "<script>",
+  "alert(1)",
+  "</script>",
+  " <|endoftext|>",
+  " שלום",
+  "\u00f0",
+  "\u009f",
+  " x\n\ny",
+];
+const inspectors: Record<string, FakeInspectorOptions> = {
+  heads: { layers: 30, heads: 9, measured: ["effect"], head: [4, 1] },
+  small: { layers: 2, heads: 8, head: [1, 2] },
+  unlocked: { layers: 12, heads: 12, head: null },
+  encoder: { layers: 6, heads: 12, causal: false, head: [1, 3] },
+  long: {
+    layers: 30,
+    heads: 9,
+    head: [4, 1],
+    state: { tokens: tokensOf(LONG), prompt: LONG.join("") },
+  },
+  odd: {
+    layers: 6,
+    heads: 8,
+    head: [3, 2],
+    state: { tokens: tokensOf(ODD), prompt: ODD.join("") },
+  },
+  second: {
+    layers: 12,
+    heads: 12,
+    head: [3, 2],
+    second: "The dog sat on the rug while a cat slept . The dog sat on the rug while a bird",
+    look: "second-difference",
+  },
+};
+
 const wanted = new URLSearchParams(location.search);
-const options = scenes[wanted.get("scene") ?? "stack"] ?? {};
+const scene = wanted.get("scene") ?? "stack";
 const saved = wanted.has("saved");
 const model = new FakeModel(saved ? {} : { live: true });
-const kernel = new FakeKernel(model, options);
+const kernel =
+  scene in inspectors
+    ? new FakeInspector(model, inspectors[scene])
+    : new FakeKernel(model, clamps[scene] ?? {});
 if (saved) {
   model.traits.snapshot = JSON.parse(JSON.stringify(kernel.snapshot()));
   model.onSend = () => undefined;
@@ -64,7 +111,7 @@ if (saved) {
 Object.assign(globalThis, { kernel, model });
 if (wanted.has("dark")) document.body.dataset.jpThemeLight = "false";
 else document.body.dataset.jpThemeLight = "true";
-view.render({
+(kernel instanceof FakeInspector ? inspector : clamp).render({
   model: model as never,
   el: document.getElementById("view") as HTMLElement,
   signal: new AbortController().signal,
