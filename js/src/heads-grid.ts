@@ -142,6 +142,16 @@ const LARGEST = 44;
 const AIM = 26; // what a square should be at least, to be hit
 const SMALLEST = 10;
 
+/**
+ * The side of a square in the screen's pixels: a multiple of the pattern's where that uses the room
+ * well, so that its pixels are all of one size; otherwise all the room, and they differ by one.
+ */
+export function fill(n: number, room: number): number {
+  const shown = Math.ceil(n / Math.ceil(n / room));
+  const even = shown * Math.floor(room / shown);
+  return even >= 0.85 * room ? even : room;
+}
+
 /** Where the squares lie, in CSS pixels. */
 interface Layout {
   side: number;
@@ -249,10 +259,7 @@ export function headsGrid(signal: AbortSignal, actions: HeadsActions): HeadsGrid
     // In order there is no fixed number of columns: squares keep the size of the whole grid's.
     const most = clamp(ordered ? Math.max(AIM * unit, Math.min(fits, LARGEST * unit)) : fits);
     const n = picture.thumbs.values().next().value?.n ?? 1;
-    // A pattern's pixel is a whole number of the screen's.
-    const pixels = Math.floor(most * scale);
-    const shown = Math.ceil(n / Math.ceil(n / pixels));
-    const side = (shown * Math.max(1, Math.floor(pixels / shown))) / scale;
+    const side = fill(n, Math.floor(most * scale)) / scale;
     const step = side + gap;
     const columns = ordered
       ? Math.max(1, Math.floor((across - left) / step))

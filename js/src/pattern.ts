@@ -495,7 +495,7 @@ export function pattern(signal: AbortSignal, actions: PatternActions): Pattern {
     pen.font = font();
     pen.fillStyle = css(theme.ink, 0.65);
     pen.textAlign = "right";
-    pen.fillText("from →", left - 6 * unit, top - 8 * unit - (labels ? 12 * unit : 0), left);
+    pen.fillText("from →", left - 6 * unit, top - 21 * unit, left);
     pen.fillText("to ↓", left - 6 * unit, top - 8 * unit, left);
     const within = (side: "row" | "column", draw: () => void) => {
       pen.save();
@@ -627,10 +627,11 @@ export function pattern(signal: AbortSignal, actions: PatternActions): Pattern {
       frameRect(pen, s, d, s + 1, d + 1, accent, 1.5);
     }
     pen.restore();
-    for (const each of [locked, cursor]) {
-      if (each === null) continue;
-      if (each.destination !== undefined) strongRow(pen, each.destination);
-      if (each.source !== undefined) strongColumn(pen, each.source);
+    // Labels have rows and columns of their own; where only ticks are, two would lie on each other.
+    const strong = frame.labels ? [locked, at] : [{ ...locked, ...at }];
+    for (const each of strong) {
+      if (each?.destination !== undefined) strongRow(pen, each.destination);
+      if (each?.source !== undefined) strongColumn(pen, each.source);
     }
   };
 
@@ -641,6 +642,12 @@ export function pattern(signal: AbortSignal, actions: PatternActions): Pattern {
     const tall = Math.max(cell, 15 * unit);
     pen.fillStyle = css(theme.background);
     pen.fillRect(0, middle - tall / 2, left - 1, tall);
+    // A tick's number is hidden whole or not at all.
+    const every = tickStep(cell, 14 * unit);
+    const near = labels ? 0 : Math.ceil((14 * unit) / cell);
+    for (let tick = ceilTo(Math.max(0, d - near), every); tick < d + near; tick += every) {
+      pen.fillRect(0, rowY(tick) - 7 * unit, left - 5, 14 * unit);
+    }
     pen.fillStyle = accent;
     pen.fillRect(left - 3, middle - (labels ? cell : tall) / 2, 2, labels ? cell : tall);
     rowLabel(pen, d, true);

@@ -43,7 +43,7 @@ export function patternSvg(
       ? Math.max(28, ...tokens.slice(...span).map((token) => labelWidth(token, measure) + 8))
       : 34;
   const left = PAD + margin(destinations);
-  const top = PAD + 22 + (labelled ? margin(sources) : 22);
+  const top = PAD + 22 + (labelled ? margin(sources) : 32);
   const width = (sources[1] - sources[0]) * cell;
   const height = (destinations[1] - destinations[0]) * cell;
   const ink = css(theme.ink);
@@ -390,18 +390,21 @@ function labelText(
   measure: Measure,
 ): string {
   if (token === undefined) return "";
-  const spans = labelOf(token).map((piece) =>
-    piece.mark
-      ? `<tspan fill-opacity="0.5">${xml(piece.text)}</tspan>`
-      : `<tspan>${xml(cut(piece.text, measure))}</tspan>`,
+  // Pieces stand in their order, whichever way each is written.
+  const spans = labelOf(token).map(({ text, mark }) =>
+    mark
+      ? `<tspan ${APART} fill-opacity="0.5">${xml(text)}</tspan>`
+      : `<tspan ${APART}>${xml(cut(text, measure))}</tspan>`,
   );
   const turned = transform === "" ? "" : ` transform="${transform}"`;
   return (
     `<text x="${round(x)}" y="${round(y)}" dy="${round(LETTER / 3)}" text-anchor="end"` +
     ` xml:space="preserve"${turned}>` +
-    `${spans.join("")}<tspan fill-opacity="0.65"> ${token.position}</tspan></text>`
+    `${spans.join("")}<tspan ${APART} fill-opacity="0.65"> ${token.position}</tspan></text>`
   );
 }
+
+const APART = 'style="unicode-bidi:isolate"';
 
 type Measure = (text: string) => number;
 

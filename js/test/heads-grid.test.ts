@@ -5,6 +5,7 @@ import { expect, onTestFinished, test } from "vitest";
 import { blues, DARK, LIGHT, type Rgb, redBlue, type Theme } from "../src/colour";
 import {
   addressOf,
+  fill,
   type HeadAddress,
   type HeadsPicture,
   headsGrid,
@@ -171,17 +172,35 @@ for (const theme of [LIGHT, DARK]) {
   });
 }
 
-test("every pixel of a small pattern is as large as every other, or one in several", async () => {
-  for (const n of [5, 7, 16, 32, 48]) {
+test("the pixels of a small pattern are of one size, or differ by one where room would be lost", async () => {
+  for (const n of [5, 7, 16, 24]) {
     const on = await stage({
       layers: 1,
       thumbs: new Map([[0, layerOf(4, n, (_, row, column) => ((row + column) % 2 ? 254 : 0))]]),
     });
-    const scale = globalThis.devicePixelRatio;
-    const pixels = Math.round(on.side * scale);
-    const shown = Math.ceil(n / Math.ceil(n / pixels));
-    expect(pixels % shown, `${n} in ${pixels}`).toBe(0);
+    const pixels = Math.round(on.side * globalThis.devicePixelRatio);
+    expect(pixels, `${n}`).toBe(fill(n, 44));
+    const runs: number[] = [];
+    let last = "";
+    // Inside its edge, along the middle of its first row of pixels.
+    for (let x = 1; x < pixels - 1; x++) {
+      const colour = String(on.colour(0, (x + 0.5) / pixels, 0.5 / n + 1 / pixels));
+      if (colour === last) runs[runs.length - 1] = (runs.at(-1) ?? 0) + 1;
+      else runs.push(1);
+      last = colour;
+    }
+    expect(runs, `${n}`).toHaveLength(n);
+    const inner = runs.slice(1, -1);
+    expect(Math.max(...inner) - Math.min(...inner), `${n}: ${inner}`).toBeLessThanOrEqual(1);
   }
+  for (let n = 1; n < 60; n++) {
+    for (const room of [12, 25, 44, 88]) {
+      expect(fill(n, room)).toBeGreaterThanOrEqual(0.85 * room);
+      expect(fill(n, room)).toBeLessThanOrEqual(room);
+    }
+  }
+  expect(fill(22, 44)).toBe(44);
+  expect(fill(24, 26)).toBe(24);
 });
 
 test("differences are red and blue on one scale for all heads", async () => {
