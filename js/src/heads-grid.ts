@@ -139,8 +139,9 @@ export function thumbColours(
 
 const GAP = 2;
 const LARGEST = 44;
-const AIM = 26; // what a square should be at least, to be hit
-const SMALLEST = 10;
+const AIM = 24; // with its gap easily hit: many layers make no square smaller than that
+const SMALLEST = 10; // many heads in a narrow view do
+const TALLEST = 720; // the whole grid, where that leaves squares large enough
 
 /**
  * The side of a square in the screen's pixels: a multiple of the pattern's where that uses the room
@@ -254,10 +255,11 @@ export function headsGrid(signal: AbortSignal, actions: HeadsActions): HeadsGrid
     const digits = String(Math.max(0, picture.layers - 1)).length + 1;
     const left = ordered ? gap : sharp((digits * 6.7 + 6) * unit);
     const top = ordered ? gap : sharp(15 * unit);
-    const fits = Math.floor((across - left) / Math.max(1, picture.heads)) - gap;
-    const clamp = (x: number) => Math.min(LARGEST * unit, Math.max(SMALLEST, x));
-    // In order there is no fixed number of columns: squares keep the size of the whole grid's.
-    const most = clamp(ordered ? Math.max(AIM * unit, Math.min(fits, LARGEST * unit)) : fits);
+    const wide = (across - left) / Math.max(1, picture.heads) - gap;
+    const high = Math.max(AIM * unit, (TALLEST * unit) / Math.max(1, picture.layers) - gap);
+    // In order there is no fixed number of columns: no square has to be small.
+    const fits = Math.min(ordered ? Math.max(AIM * unit, wide) : wide, high);
+    const most = Math.min(LARGEST * unit, Math.max(SMALLEST, fits));
     const n = picture.thumbs.values().next().value?.n ?? 1;
     const side = fill(n, Math.floor(most * scale)) / scale;
     const step = side + gap;

@@ -27,6 +27,8 @@ const READABLE = 6; // a smaller cell only for who asks for it
 const LABELLED = 11; // a cell at least so high has room for its label
 const TALLEST = 600; // the box; what does not fit scrolls
 const MOST_TILES = 64; // of one request
+const STALE = 0.6;
+const MOVE = 120; // milliseconds
 const GRIDDED = 12; // cells at least so large are told apart by lines
 
 export interface Outline {
@@ -266,6 +268,9 @@ export function pattern(signal: AbortSignal, actions: PatternActions): Pattern {
   let family = "monospace";
   let accent = "#1976d2";
   const bitmaps = bitmapCache();
+  const waited = new Set<string>(); // places whose old tile was painted last
+  const since = new Map<string, number>(); // when the new one came
+  const reduced = matchMedia("(prefers-reduced-motion: reduce)");
   const widths = new Map<string, number>();
 
   // --- when to paint -----------------------------------------------------------------------------
@@ -408,10 +413,12 @@ export function pattern(signal: AbortSignal, actions: PatternActions): Pattern {
       const [row, column] = place;
       const [tx, ty] = [column * TILE * cell, row * TILE * cell];
       const tile = cells?.tile(place);
-      const old = tile === undefined ? stale?.tile(place) : undefined;
+      const was = stale?.tile(place);
+      const old = tile === undefined ? was : undefined;
       const shown = tile ?? old;
       const from = tile === undefined ? stale : cells;
       if (cells !== null && tile === undefined) missing.push(place);
+      const came = arrived(place, tile !== undefined, was !== undefined);
       if (shown === undefined || from === null) {
         const reach = Math.min(TILE, length - row * TILE) * cell;
         const wide = Math.min(TILE, length - column * TILE) * cell;
@@ -433,11 +440,16 @@ export function pattern(signal: AbortSignal, actions: PatternActions): Pattern {
         pen.fillRect(tx, ty, tw, th);
         pen.fillStyle = holes;
         pen.fillRect(tx, ty, tw, th);
-      } else if (old !== undefined) {
+      } else if (old !== undefined || came < 1) {
         pen.fillStyle = css(theme.background);
         pen.fillRect(tx, ty, tw, th);
       }
-      pen.globalAlpha = old === undefined ? 1 : 0.6;
+      if (came < 1 && was !== undefined && stale !== null) {
+        pen.globalAlpha = STALE;
+        pen.drawImage(bitmaps(was, place, stale, scale, theme), tx, ty, tw, th);
+        soon("all");
+      }
+      pen.globalAlpha = old === undefined ? came : STALE;
       pen.drawImage(bitmaps(shown, place, from, scale, theme), tx, ty, tw, th);
       pen.globalAlpha = 1;
     }
@@ -452,6 +464,26 @@ export function pattern(signal: AbortSignal, actions: PatternActions): Pattern {
     pen.restore();
     drawAxes(pen);
     if (missing.length > 0) actions.missing(nearest(missing, visible()).slice(0, MOST_TILES));
+  };
+
+  /**
+   * How far a tile has come in, from 0 to 1: cells move to new values, they do not jump. Only where
+   * an old tile was seen while the new one was on its way.
+   */
+  const arrived = (place: Place, here: boolean, before: boolean): number => {
+    const key = String(place);
+    if (!here || !before) {
+      if (before) waited.add(key);
+      else waited.delete(key);
+      since.delete(key);
+      return 1;
+    }
+    const time = performance.now();
+    if (waited.delete(key) && !reduced.matches) since.set(key, time);
+    const age = time - (since.get(key) ?? 0);
+    if (age < MOVE) return age / MOVE;
+    since.delete(key);
+    return 1;
   };
 
   const drawGrid = (pen: CanvasRenderingContext2D) => {

@@ -2,7 +2,7 @@
 // pointer's move is seen.
 import "../src/base.css";
 import "../src/attention-drawings.css";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { blues, DARK, LIGHT, type Rgb, redBlue, type Theme } from "../src/colour";
 import type { PromptToken } from "../src/messages";
 import {
@@ -376,7 +376,18 @@ test("a tile that is not there is hatched, and the one that was stays at 60 %", 
     const want = 0.6 * part + 0.4 * (LIGHT.background[i] as number);
     expect(Math.abs((faint[i] as number) - want)).toBeLessThanOrEqual(2);
   });
+  // The new one comes in within 120 ms: nothing jumps.
+  const clock = vi.spyOn(performance, "now").mockReturnValue(1000);
+  onTestFinished(() => clock.mockRestore());
   await on.show({ cells: cellsOf(200, () => 254, { causal: false }) });
+  expect(on.colour({ destination: 3, source: 3 })).toEqual(faint);
+  clock.mockReturnValue(1060);
+  await frames(2);
+  const between = on.colour({ destination: 3, source: 3 });
+  expect(between[0]).toBeGreaterThan(dark[0] + 20);
+  expect(between[0]).toBeLessThan(faint[0] - 20);
+  clock.mockReturnValue(1120);
+  await frames(2);
   expect(on.colour({ destination: 3, source: 3 })).toEqual(dark);
 });
 
