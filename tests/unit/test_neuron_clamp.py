@@ -23,68 +23,17 @@ from patchclamp.session import Session
 from patchclamp.views import messages as say
 from patchclamp.views.messages import attention_inspector
 from patchclamp.views.neuron_clamp import CURVE_POINTS, NeuronClamp
-from patchclamp.views.transport import unpack
 from patchclamp.views.view import SNAPSHOT_BYTES, View
 from tests.unit import tiny
+from tests.unit.heard import Hears, Message, until
 
-Message = dict[str, Any]
 
-
-class Heard(NeuronClamp):
-    """The real view, whose messages to the page are kept instead of sent nowhere."""
-
-    _esm = "export default { render() {} };\n"
-    _css = "\n"
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self.heard: list[Message] = []
-        self.ids = iter(range(1, 10_000))
-        super().__init__(*args, **options)
-
-    def send(self, content: Any, buffers: Any = None) -> None:
-        self.heard.append(unpack(json.loads(json.dumps(content)), buffers or []))
-
-    def say(self, kind: str, **fields: Any) -> int:
-        """A gesture, as the comm delivers it."""
-        ident = next(self.ids)
-        self._handle_custom_msg({"kind": kind, "id": ident, **fields}, [])
-        return ident
-
-    def reply(self, ident: int | None) -> Message:
-        return self.hear(lambda m: m["kind"] == "reply" and m["id"] == ident)
-
-    def ask(self, kind: str, **fields: Any) -> Message:
-        return self.reply(self.say(kind, **fields))
-
-    def hear(self, wanted: Callable[[Message], bool], seconds: float = 60) -> Message:
-        """The first message like this, waiting for it."""
-        found: Message = until(lambda: next((m for m in self.heard if wanted(m)), None), seconds)
-        return found
-
-    def result(self) -> Message:
-        """The result of the session as it is."""
-        now = self.session.revision
-        return self.hear(lambda m: m["kind"] == "result" and m["revision"] >= now)
-
-    def of(self, kind: str) -> list[Message]:
-        return [m for m in self.heard if m["kind"] == kind]
-
-    def rows(self) -> list[Message]:
-        rows: list[Message] = self.of("state")[-1]["state"]["rows"]
-        return rows
+class Heard(Hears, NeuronClamp):
+    """The real view, heard."""
 
 
 def ends(side: str) -> Callable[[Message], bool]:
     return lambda m: m["kind"] == "generated" and m["side"] == side and bool(m["done"])
-
-
-def until(found: Callable[[], Any], seconds: float = 60) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := found():
-            return value
-        time.sleep(0.005)
-    pytest.fail("It never came.")
 
 
 @pytest.fixture
@@ -827,6 +776,7 @@ def test_a_view_whose_comm_died_closes_itself(session: Session) -> None:
 KERNEL = """
 import torch
 from tests.unit import tiny
+from tests.unit.heard import Hears, Message, until
 from patchclamp.session import Session
 from patchclamp.views.neuron_clamp import NeuronClamp
 from patchclamp.views.view import View

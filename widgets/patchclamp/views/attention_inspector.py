@@ -464,7 +464,8 @@ class AttentionInspector(StackView, bundle="attention-inspector"):
             then=lambda _none: None,
             priority="sweep",
         )
-        if not self._reference_started:  # after the patterns: only effects and sliders need it
+        # After the patterns: only a stack's sliders and effects need it.
+        if self._session.interventions and not self._reference_started:
             self._reference_started = True
             self._start_reference()
 

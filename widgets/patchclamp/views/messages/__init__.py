@@ -209,7 +209,9 @@ def weight(content: object) -> int:
 def _readable(kind: str, error: ValidationError, ident: int | None) -> MessageError:
     """The first thing that is wrong, as a sentence."""
     first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"] if part != kind]
+    path = [str(part) for part in first["loc"]]
+    if path[:1] == [kind]:  # which message of the union; "tiles" and "head" have a field like it
+        path = path[1:]
     field = path[0][:40] if path else None
     where = f"In the message {kind!r}"
     given = first["input"]
