@@ -45,7 +45,7 @@ def put_minilm(folder: Path) -> Path:
     """A whole model in the cache, as far as anyone can see."""
     (folder / "weights").mkdir(parents=True)
     (folder / "weights" / "some.bin").write_bytes(b"weights")
-    store._write_manifest(catalogue.MINILM, folder)
+    store.write_manifest(catalogue.MINILM, folder)
     return folder
 
 
@@ -57,9 +57,9 @@ def test_list_shows_every_model_with_what_it_costs_and_whether_it_is_there(index
     head, *rows = (line.split() for line in ended.stdout.splitlines())
     assert head[0] == "NAME"
     assert [row[0] for row in rows] == [entry.name for entry in catalogue.ENTRIES]
-    assert [row[1] for row in rows] == ["language", "vision", "encoder"]
-    assert [row[6] for row in rows] == ["Apache-2.0"] * 3
-    assert [row[7] for row in rows] == ["-", "damaged", "cached"]
+    assert [row[1] for row in rows] == ["language", "vision", "encoder", "language"]
+    assert [row[6] for row in rows] == ["Apache-2.0"] * 3 + ["MIT"]
+    assert [row[7] for row in rows] == ["-", "damaged", "cached", "shipped"]
     assert rows[0][2:6] == ["93", "MB", "542", "MB"]
 
 

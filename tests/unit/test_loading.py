@@ -12,10 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
+    BertModel,
+    BertTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -130,9 +134,9 @@ def test_a_folder_without_a_tokenizer_takes_token_ids_only(tmp_path: Path) -> No
     logits(model.bridge)
 
 
-def test_a_masked_language_model_loads_from_its_folder(tmp_path: Path) -> None:
+def bert_config() -> BertConfig:
     torch.manual_seed(0)
-    config = BertConfig(
+    return BertConfig(
         num_hidden_layers=2,
         num_attention_heads=2,
         hidden_size=32,
@@ -140,9 +144,83 @@ def test_a_masked_language_model_loads_from_its_folder(tmp_path: Path) -> None:
         vocab_size=50,
         initializer_range=0.3,
     )
-    BertForMaskedLM(config).save_pretrained(tmp_path)
+
+
+def test_a_masked_language_model_loads_from_its_folder(tmp_path: Path) -> None:
+    BertForMaskedLM(bert_config()).save_pretrained(tmp_path)
     plain = AutoModelForMaskedLM.from_pretrained(tmp_path, dtype=torch.float32)
-    assert same(logits(plain), logits(load(tmp_path).bridge))
+    model = load(tmp_path)
+    assert same(logits(plain), logits(model.bridge))
+    assert model.note is None
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    """A folder with a tiny random BERT without a head, as sentence encoders come."""
+    folder = tmp_path / "encoder"
+    BertModel(bert_config()).save_pretrained(folder)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "##s"]
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+def hidden(folder: Path, ids: torch.Tensor) -> torch.Tensor:
+    """What transformers' own encoder makes of some tokens."""
+    with torch.no_grad():
+        found = AutoModel.from_pretrained(folder, dtype=torch.float32)(ids).last_hidden_state[0]
+    assert isinstance(found, torch.Tensor)
+    assert found.std() > 0.1
+    return found
+
+
+def test_an_encoder_without_a_head_represents_a_text_as_it_does_in_transformers(
+    encoder: Path,
+) -> None:
+    model = load(encoder)
+    ids = model.to_ids("The cats sat")
+    assert ids.tolist() == AutoTokenizer.from_pretrained(encoder)("The cats sat").input_ids
+    assert [model.token_text(int(i)) for i in ids[[0, -1]]] == ["[CLS]", "[SEP]"]
+    assert not model.anatomy.causal
+    last = patchclamp.Session(model, "The cats sat").baseline.activation("L1.resid_post")
+    assert same(hidden(encoder, ids[None]), last)
+
+
+def test_an_encoders_head_is_said_to_be_untrained_and_is_always_the_same(encoder: Path) -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    one = load(encoder)
+    assert torch.equal(state, torch.get_rng_state()), "whose random numbers were these?"
+    torch.manual_seed(6)
+    other = load(encoder)
+    assert torch.equal(logits(one.bridge), logits(other.bridge))
+    assert one.note is not None
+    assert "predictions mean nothing" in one.note
+    assert one.note in repr(one)
+
+
+@pytest.mark.slow
+def test_an_encoders_source_loads_the_same_model_head_included(
+    encoder: Path, tmp_path: Path
+) -> None:
+    model = load(encoder)
+    assert model.source is not None
+    assert same(logits(model.bridge), offline_run(model.source, IDS, tmp_path))
+
+
+@pytest.mark.parametrize("architecture", ["BertModel", "BertForMaskedLM"])
+def test_only_the_head_of_an_encoder_may_be_missing(encoder: Path, architecture: str) -> None:
+    """Not a part of the encoder, and not the head of what says that it has one."""
+    config = json.loads((encoder / "config.json").read_text(encoding="utf-8"))
+    (encoder / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
+    lost = "encoder.layer.1.attention.self.query.weight"
+    if architecture == "BertModel":
+        tensors = load_file(encoder / "model.safetensors")
+        del tensors[lost]
+        save_file(tensors, encoder / "model.safetensors", metadata={"format": "pt"})
+    said = rf"lack 1 of the weights.*{lost}" if architecture == "BertModel" else "lack 6 of the"
+    with pytest.raises(ModelError, match=said):
+        load(encoder)
 
 
 @pytest.mark.slow
@@ -320,10 +398,10 @@ def test_a_name_in_the_hubs_own_cache_loads_without_a_network(llama: Path, tmp_p
     assert ended.stdout == "someone/tiny-llama 2\n", ended.stderr
 
 
-@pytest.mark.parametrize("name", ["minilm", "efficientnet-lite0"])
-def test_models_of_another_kind_are_refused_with_what_can_be_done(name: str) -> None:
-    with pytest.raises(ModelError, match=rf"loads language models.*models pull {name}`"):
-        load(name)
+def test_models_of_another_kind_are_refused_with_what_can_be_done() -> None:
+    said = r"loads language models and encoders \(smollm2, minilm.*models pull efficientnet-lite0"
+    with pytest.raises(ModelError, match=said):
+        load("efficientnet-lite0")
 
 
 @pytest.fixture
@@ -331,7 +409,7 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny model in the place where the cache keeps smollm2."""
     monkeypatch.setenv("PATCHCLAMP_CACHE", str(tmp_path / "cache"))
     folder = save_llama(store.folder_of(catalogue.SMOLLM2))
-    store._write_manifest(catalogue.SMOLLM2, folder)
+    store.write_manifest(catalogue.SMOLLM2, folder)
     return folder
 
 
@@ -349,6 +427,7 @@ def test_loading_leaves_transformers_and_torch_as_they_were(
     from transformers.utils import logging
 
     before = (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled())
+    verbosity = logging.get_verbosity()
     for shown in (True, False):
         if shown:
             logging.enable_progress_bar()
@@ -357,6 +436,7 @@ def test_loading_leaves_transformers_and_torch_as_they_were(
         load("smollm2", dtype="bfloat16")
         assert logging.is_progress_bar_enabled() == shown
     logging.enable_progress_bar()
+    assert logging.get_verbosity() == verbosity
     assert (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()) == before
     assert capfd.readouterr() == ("", "")
 
@@ -392,6 +472,19 @@ def test_smollm2_knows_where_the_eiffel_tower_is(smollm2_path: Path) -> None:
         p = logits(model.bridge, ids)[0, -1].softmax(-1)
         assert model.token_text(int(p.argmax())) == " Paris"
         assert p.max().item() == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.model
+def test_minilm_represents_a_text_as_it_does_in_transformers() -> None:
+    folder = store.pull(catalogue.MINILM)
+    model = load("minilm")
+    text = "A cat sat on the mat, purring unbelievably."
+    ids = model.to_ids(text)
+    assert [model.token_text(int(i)) for i in ids[[0, -1]]] == ["[CLS]", "[SEP]"]
+    last = patchclamp.Session(model, text).baseline.activation("L5.resid_post")
+    assert same(hidden(folder, ids[None]), last)
+    assert model.note is not None
+    assert "untrained" in model.note
 
 
 @pytest.mark.model

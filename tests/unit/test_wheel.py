@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import os
 import pkgutil
 import re
@@ -17,6 +18,7 @@ import nbformat
 import pytest
 
 import patchclamp.views
+from patchclamp.models import catalogue, store
 
 BUDGET = 60 * 1024  # bytes a bundle: it travels with every instance
 STATIC = "patchclamp/static/"
@@ -152,6 +154,17 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     sources = (".ts", ".tsx", ".map", ".ipynb", ".pyc")
     assert not [name for name in names(wheel) if name.endswith(sources)]
     assert "patchclamp/py.typed" in names(wheel)
+
+
+def test_the_shipped_models_are_whole_in_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(tmp_path)
+    for entry in (entry for entry in catalogue.ENTRIES if entry.shipped):
+        folder = tmp_path / "patchclamp" / "models" / "shipped" / entry.name
+        files = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))["files"]
+        assert "model.safetensors" in files
+        for name, file in files.items():
+            assert store.sha256_of(folder / name) == file["sha256"]
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser(
         "models",
         help="the models that load without a hub",
-        description="The models that come from wheels on the Python package index.",
+        description="The models that come from wheels on the Python package index, or shipped.",
     )
     actions = models.add_subparsers(required=True, dest="action", metavar="ACTION")
     actions.add_parser("list", help="what there is, and whether it is in the cache")
@@ -75,7 +75,8 @@ def _list() -> None:
     rows = [("NAME", "KIND", "FETCH", "IN CACHE", "LICENCE", "STATE", "WHAT IT IS")]
     for entry in catalogue.ENTRIES:
         wrong = store.damage(entry)
-        state = "cached" if wrong is None else "damaged" if store.is_there(entry) else "-"
+        whole = "shipped" if entry.shipped else "cached"
+        state = whole if wrong is None else "damaged" if store.is_there(entry) else "-"
         fetch, kept = f"{entry.download_size / 1e6:.0f} MB", f"{entry.size / 1e6:.0f} MB"
         rows.append((entry.name, entry.kind, fetch, kept, entry.license, state, entry.description))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

