@@ -36,9 +36,8 @@ def test_the_same_tokens_are_partners_around_what_was_put_in() -> None:
 
 
 def test_a_token_that_comes_often_in_a_long_prompt_has_its_partner_too() -> None:
-    ids = [5, *range(100, 400), *([7] * 300)]
-    assert by_tokens(ids, ids) == list(range(len(ids)))
-    assert by_tokens(ids, ids[1:]) == [None, *range(len(ids) - 1)]
+    ids = [5, *([7, 8] * 150)]
+    assert by_tokens(ids, ids[1:]) == [None, *range(300)]
 
 
 @given(TOKENS, TOKENS)

@@ -48,6 +48,17 @@ def attended(session: pc.Session, job: Any) -> Any:
     return session.submit(lambda _: job(Attention(session.experiment))).result()
 
 
+def contributions(session: pc.Session, layer: int, head: int) -> torch.Tensor:
+    """Put weights, column and scale together: Float[dest, source]."""
+
+    def job(attention: Attention) -> torch.Tensor:
+        column, scale = logit_contribution(attention, layer, head, TARGET)
+        return attention.rows(layer, head) * column * scale[:, None]
+
+    cells: torch.Tensor = attended(session, job)
+    return cells
+
+
 def hooked(name: str, ids: torch.Tensor) -> Any:
     """Run the same model with TransformerLens alone."""
     _, found = made(name).bridge.run_with_cache(ids[None])
@@ -57,7 +68,7 @@ def hooked(name: str, ids: torch.Tensor) -> Any:
 def output_rows(model: LanguageModel, layer: int, head: int) -> torch.Tensor:
     """Cut a head's rows out of the output projection, by its kind."""
     projection = model.bridge.blocks[layer].attn.o.original_component
-    weight = projection.weight.detach().double()
+    weight: torch.Tensor = projection.weight.detach().double()
     flat = weight if type(projection).__name__ == "Conv1D" else weight.T
     width = model.anatomy.d_head
     return flat[head * width : (head + 1) * width]
@@ -89,10 +100,7 @@ def test_contributions_sum_to_the_heads_direct_logit_attribution(name: str) -> N
     for layer in range(model.anatomy.n_layers):
         z = truth[f"blocks.{layer}.attn.hook_z"]
         for head in range(model.anatomy.n_heads):
-            rows, column, scale = attended(
-                session, lambda a, at=(layer, head): (a.rows(*at), *logit_contribution(a, *at, 30))
-            )
-            cells = rows * column * scale[:, None]
+            cells = contributions(session, layer, head)
             written = z[:, head] @ output_rows(model, layer, head)
             by_hand = logit_of(model, final, written, name)[:, TARGET]
             off = (cells.sum(-1).double() - by_hand).abs().max() / by_hand.abs().max()
@@ -137,21 +145,14 @@ def test_values_and_weights_are_those_under_the_stack() -> None:
     plain = pc.Session(model, tiny.ids(LENGTH))
     session = pc.Session(model, tiny.ids(LENGTH), interventions=stack)
 
-    def carried(one: pc.Session) -> torch.Tensor:
-        rows, column, scale = attended(
-            one, lambda a: (a.rows(1, 2), *logit_contribution(a, 1, 2, TARGET))
-        )
-        cells: torch.Tensor = rows * column * scale[:, None]
-        return cells
-
     z = session.current.activation("L1.H2").double()
     final = session.current.activation("L3.resid_post").double()
     by_hand = logit_of(model, final, z @ output_rows(model, 1, 2), "llama")[:, TARGET]
-    cells = carried(session)
+    cells = contributions(session, 1, 2)
     off = (cells.sum(-1).double() - by_hand).abs().max() / by_hand.abs().max()
     assert float(off) < 1e-5
     assert float(cells[:, 3].abs().max()) == 0
-    assert float((cells.sum(-1) - carried(plain).sum(-1)).abs().max()) > 0.01
+    assert float((cells.sum(-1) - contributions(plain, 1, 2).sum(-1)).abs().max()) > 0.01
 
 
 def test_where_a_contribution_is_not_defined_a_sentence_says_so() -> None:
@@ -168,7 +169,8 @@ def test_a_factor_on_all_logits_is_in_every_contribution() -> None:
     small = {**tiny._LLAMA, "tie_word_embeddings": False}
     granite = hf.GraniteConfig(**small, logits_scaling=8.0, residual_multiplier=1.0)
     cohere = hf.CohereConfig(**small, logit_scale=0.25)
-    for inner in (hf.GraniteForCausalLM(granite), hf.CohereForCausalLM(cohere)):
+    models: list[Any] = [hf.GraniteForCausalLM(granite), hf.CohereForCausalLM(cohere)]
+    for inner in models:
         model = LanguageModel(inner.eval(), None)
         assert why_no_contribution(model) is None
         session = pc.Session(model, tiny.ids(LENGTH))

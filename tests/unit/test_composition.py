@@ -111,7 +111,8 @@ def test_folded_weights_read_the_residual_stream_itself(name: str) -> None:
 def test_norms_of_queries_and_after_attention_are_folded_in_too() -> None:
     model = gained("gemma3")
     raw, folded = (f(model.bridge, 1) for f in (head_weights, folded_head_weights))
-    layer: Any = model.bridge.original_model.model.layers[1]
+    inner: Any = model.bridge.original_model
+    layer = inner.model.layers[1]
     original = layer.self_attn.original_component
     gain = 1 + layer.input_layernorm.weight.detach()
     q, k = (1 + getattr(original, f"{x}_norm").weight.detach() for x in "qk")

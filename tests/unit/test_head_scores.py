@@ -215,7 +215,8 @@ def layers_of(session: pc.Session) -> list[LayerScores]:
     def job(_: object) -> list[LayerScores]:
         return [found for _, found in scores(Attention(session.experiment))]
 
-    return session.submit(job).result()
+    found: list[LayerScores] = session.submit(job).result()
+    return found
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -325,7 +326,12 @@ def test_random_tokens_that_do_not_fit_are_refused_with_the_most_that_do() -> No
 
 @pytest.mark.parametrize("name", ["native", "llama"])
 def test_a_heads_effect_is_that_of_a_run_of_its_own_above_the_stack(name: str) -> None:
-    base = [pc.Scale("L1.mlp", 3.0), pc.Clamp("L0.N3", 5.0, muted=True), pc.Knockout("L2.H2")]
+    base = [
+        pc.Scale("L1.mlp", 3.0),
+        pc.Clamp("L0.N3", 5.0, muted=True),
+        pc.Knockout("L2.H2"),
+        pc.Scale("L3.H1", 5.0),  # ablated to its mean after this, not before
+    ]
     session = pc.Session(tiny.model(name), tiny.ids(12), interventions=base)
     tokens, metric = session.metric_tokens(), session.metric
     steps = session.submit(
