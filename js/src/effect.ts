@@ -82,7 +82,8 @@ export function effectCell(): EffectCell {
       set(element, {
         title:
           `Alone, this row changes the metric by ${exact(effect.effect)}.\n` +
-          `The same push by ${count(control.seeds, `random ${control.of.slice(0, -1)}`)} of the layer: median ` +
+          `${control.of === "heads" ? "The same cells in" : "The same push by"} ` +
+          `${count(control.seeds, `random ${control.of.slice(0, -1)}`)} of the layer: median ` +
           `${exact(control.median)}, from ${exact(control.low)} to ${exact(control.high)}.`,
       });
     },

@@ -607,14 +607,14 @@ export interface Effect {
   control: Control | null;
 }
 /**
- * What the same change does to random neurons of the same layer, or random directions there.
+ * What the same does at random: to neurons or heads of the same layer, or along directions.
  */
 export interface Control {
   median: number;
   low: number;
   high: number;
   seeds: number;
-  of: "neurons" | "directions";
+  of: "neurons" | "directions" | "heads";
 }
 /**
  * A continuation so far.

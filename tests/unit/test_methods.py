@@ -439,6 +439,50 @@ def test_a_control_changes_what_is_written_by_the_same_norm_at_every_position(
         assert torch.allclose(found, norms, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "cells", ["L2.H1[5:8<-2]", "L2.H1@4:", "{L2.H1[7<-3], L2.H1[9<-3:5], L1.H0[6<-*]}"]
+)
+@pytest.mark.parametrize("how", ["renormalise", "zero", "contrast"])
+def test_a_knockouts_control_is_the_same_cells_in_other_heads(cells: str, how: Any) -> None:
+    knocked = pc.Knockout(cells, how)
+    session = session_on("gpt2", knocked, contrast=tiny.ids(LENGTH, seed=1))
+    (effect,) = measured(session, metric=LogProb(7))
+    control = effect.control
+    assert control is not None
+    assert control.of == "heads"
+    one = not cells.startswith("{")
+    assert control.seeds == len(control.heads) == (3 if one else 5)  # of four heads a layer
+    if one:
+        assert sorted(control.heads) == ["L2.H0", "L2.H2", "L2.H3"]
+    found = []
+    for heads in control.heads:
+        moved = cells
+        for layer, address in zip((2, 1), heads.split(", "), strict=False):
+            assert address.startswith(f"L{layer}.")
+            assert address not in cells
+            moved = moved.replace("L2.H1" if layer == 2 else "L1.H0", address)
+        session.interventions = [pc.Knockout(moved, how)]
+        change = session.current.log_probs()[7] - session.baseline.log_probs()[7]
+        found.append(float(change))
+    found.sort()
+    assert [found[0], found[-1]] == pytest.approx([control.low, control.high], abs=1e-4)
+    assert control.high - control.low > 1e-4
+
+
+def test_heads_that_the_stack_acts_on_are_no_control() -> None:
+    knocked = pc.Knockout("L2.H1[5:8<-2]")
+    others = [pc.Scale("L2.H0", 2.0), pc.Cut("L1.H3->L2.H2:q"), pc.Scale("L1.H3", 2.0)]
+    effect = measured(session_on("gpt2", knocked, *others))[0]
+    assert effect.control is not None
+    assert effect.control.heads == ("L2.H3",)
+    # Two query heads of this model share a key/value head: what edits its keys acts on both.
+    effect = measured(session_on("llama", knocked, pc.Scale("L2.H2:k", 2.0)))[0]
+    assert effect.control is not None
+    assert effect.control.heads == ("L2.H0",)
+    (effect,) = measured(session_on("gpt2", pc.Knockout("L2.H[0:3][5<-2]")))
+    assert effect.control is None
+
+
 def test_a_directions_control_pushes_as_far_along_random_directions() -> None:
     from patchclamp.methods.effect import _controls
 

@@ -6,20 +6,22 @@ of the same layer that changes what is written to the residual stream by the sam
 position, so that an effect of the size of any push of that strength is seen as such. Massive-
 activation neurons are never drawn. Where a norm stands between the MLP and the residual stream
 (Gemma 2 and 3), the norm is that of what enters it. The control of a direction is a random
-direction at the same place, along which the same norm is added at every position.
+direction at the same place, along which the same norm is added at every position. The control of a
+knock-out is the same cells in random other heads of the same layer, as many heads as it has; heads
+that the stack acts on are not drawn, and where too few are left there is no control.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from patchclamp.interventions import Add, Intervention
+from patchclamp.interventions import Add, Intervention, Knockout
 from patchclamp.methods.massive import massive_neurons
 from patchclamp.models.weights import neuron_writes
-from patchclamp.sites import Site
+from patchclamp.sites import Site, SiteSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -28,27 +30,38 @@ if TYPE_CHECKING:
 
     from patchclamp.engine.experiment import Experiment
     from patchclamp.methods.metric import Metric
+    from patchclamp.models.anatomy import Anatomy
 
 SEEDS = 5
+_TRIES = 8
 
 
 @dataclass(frozen=True)
 class Control:
-    """What matched random neurons, or directions, do to the metric.
+    """What matched random neurons, directions or heads do to the metric.
 
     Attributes:
         median: the median effect.
         low: the least.
         high: the largest.
         seeds: how many were drawn.
-        neurons: which neurons were drawn; none where directions were.
+        neurons: which neurons were drawn; none where something else was.
+        heads: which heads were drawn, those of one draw joined by commas.
     """
 
     median: float
     low: float
     high: float
     seeds: int
-    neurons: tuple[str, ...]
+    neurons: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
+
+    @property
+    def of(self) -> Literal["neurons", "directions", "heads"]:
+        """What was drawn."""
+        if self.heads:
+            return "heads"
+        return "neurons" if self.neurons else "directions"
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ def effects(
         experiment: the input and stack.
         metric: what to measure.
         tokens: the ids that the metric is about.
-        seeds: how many random neurons for each control.
+        seeds: how many random neurons, directions or draws of heads for each control.
         should_stop: asked before every block.
 
     Yields:
@@ -112,6 +125,7 @@ def effects(
                     for c in drawn
                     if isinstance(c.site, Site) and c.site.kind == "neuron"
                 ),
+                tuple(_heads_of(c) for c in drawn if isinstance(c, Knockout)),
             )
         yield Effect(index, with_it - without_it, control)
 
@@ -122,9 +136,12 @@ def _controls(
     index: int,
     seeds: int,
     should_stop: Callable[[], bool] | None,
-) -> list[Add]:
-    """Draw what pushes the stream as far as a neuron's or a direction's intervention does."""
-    site = experiment.stack[index].site
+) -> list[Add] | list[Knockout]:
+    """Draw what does as much as an intervention of a neuron, a direction or attention cells."""
+    intervention = experiment.stack[index]
+    if isinstance(intervention, Knockout):
+        return _random_heads(experiment, intervention, seeds)
+    site = intervention.site
     if not isinstance(site, Site) or site.kind not in {"neuron", "direction"}:
         return []
     model = experiment.engine.model
@@ -140,6 +157,57 @@ def _controls(
     if site.kind == "direction":
         return _random_directions(model.anatomy.home(site).at(where), change, seeds)
     return _random_neurons(experiment, site.at(where), change[:, site.index or 0], seeds)
+
+
+def _random_heads(experiment: Experiment, knocked: Knockout, seeds: int) -> list[Knockout]:
+    """Draw other heads of the same layers, in which the same cells are knocked out."""
+    anatomy = experiment.engine.model.anatomy
+    taken = {head for other in experiment.stack for head in _acted_on(other, anatomy)}
+    sites = anatomy.expand(knocked.site)
+    layers: dict[int, list[int]] = {}
+    for site in sites:
+        heads = layers.setdefault(site.layer or 0, [])
+        if site.index not in heads:
+            heads.append(site.index or 0)
+    free = {
+        layer: [head for head in range(anatomy.n_heads) if (layer, head) not in taken]
+        for layer in layers
+    }
+    if any(len(free[layer]) < len(heads) for layer, heads in layers.items()):
+        return []
+    generator = torch.Generator().manual_seed(sum(h for heads in layers.values() for h in heads))
+    drawn: dict[frozenset[tuple[int, int]], Knockout] = {}
+    for _ in range(_TRIES * seeds):  # the same heads may come again; they count once
+        to: dict[tuple[int, int], int] = {}
+        for layer, heads in layers.items():
+            order = torch.randperm(len(free[layer]), generator=generator)[: len(heads)].tolist()
+            chosen_heads = (free[layer][place] for place in order)
+            to |= {(layer, head): new for head, new in zip(heads, chosen_heads, strict=True)}
+        moved = [replace(site, index=to[site.layer or 0, site.index or 0]) for site in sites]
+        chosen = frozenset((layer, head) for (layer, _), head in to.items())
+        target = moved[0] if len(moved) == 1 else SiteSet(sites=tuple(moved))
+        drawn.setdefault(chosen, Knockout(target, knocked.how))
+    return list(drawn.values())[:seeds]
+
+
+def _acted_on(intervention: Intervention, anatomy: Anatomy) -> set[tuple[int, int]]:
+    """The heads, as (layer, head), that an intervention reads or edits."""
+    found: set[tuple[int, int]] = set()
+    for site in anatomy.expand(intervention.site):
+        for end in site.ends or (site,):
+            if end.kind not in {"head", "cell"} or end.layer is None or end.index is None:
+                continue
+            heads = [end.index]
+            if end.part in {"k", "v"}:  # heads that share a key/value head share what is done to it
+                shared = anatomy.kv_head(end.index)
+                heads = [head for head in range(anatomy.n_heads) if anatomy.kv_head(head) == shared]
+            found |= {(end.layer, head) for head in heads}
+    return found
+
+
+def _heads_of(knocked: Knockout) -> str:
+    sites = knocked.site.sites if isinstance(knocked.site, SiteSet) else (knocked.site,)
+    return ", ".join(dict.fromkeys(f"L{site.layer}.H{site.index}" for site in sites))
 
 
 def _random_directions(home: Site, change: Tensor, seeds: int) -> list[Add]:

@@ -703,7 +703,7 @@ class StackView(View):
                         low=drawn.low,
                         high=drawn.high,
                         seeds=drawn.seeds,
-                        of="neurons" if drawn.neurons else "directions",
+                        of=drawn.of,
                     )
                 found.append(
                     say.Effect(key=keys[effect.index], effect=effect.effect, control=control)

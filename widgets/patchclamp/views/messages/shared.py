@@ -273,13 +273,13 @@ class Result(Message):
 
 
 class Control(Message):
-    """What the same change does to random neurons of the same layer, or random directions there."""
+    """What the same does at random: to neurons or heads of the same layer, or along directions."""
 
     median: FiniteFloat
     low: FiniteFloat
     high: FiniteFloat
     seeds: int
-    of: Literal["neurons", "directions"] = "neurons"
+    of: Literal["neurons", "directions", "heads"] = "neurons"
 
 
 class Effect(Message):
