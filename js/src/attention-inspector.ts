@@ -157,6 +157,7 @@ function render(host: Host) {
     lock,
     changed: soon,
     save: (format) => void save("heads", format),
+    announce,
   });
   const large = patternPanel(signal, {
     requests,
@@ -197,7 +198,11 @@ function render(host: Host) {
         .catch((refused: Error) => refuseHead(refused.message));
     },
   });
-  const direct = h("p", { class: "pc-line pc-direct" });
+  const direct = h("p", {
+    class: "pc-line pc-direct",
+    title:
+      "What the head writes straight to the target's logit at the last position, through the final norm as it stands",
+  });
   const ablate = button(
     "ablate",
     { "data-live": true },
@@ -332,8 +337,7 @@ function render(host: Host) {
       h("div", { class: "pc-middle" }, first, large.element),
       side,
     ),
-    h("div", { class: "pc-lower" }, between, distribution),
-    encoder,
+    h("div", { class: "pc-lower" }, between, distribution, encoder),
     stacked.element,
     frame.foot,
   );
@@ -608,7 +612,7 @@ function render(host: Host) {
     if (body !== null && body.direct !== null) {
       const target = picture.state?.metric?.target.text ?? "";
       direct.replaceChildren(
-        h("span", { class: "pc-muted" }, "straight to the logit of "),
+        h("span", { class: "pc-muted" }, "direct on"),
         h("span", { class: "pc-token-text" }, quoted(target)),
         h("span", { class: "pc-number pc-to-end", title: exact(body.direct) }, signed(body.direct)),
       );

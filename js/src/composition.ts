@@ -43,6 +43,7 @@ export function composition(signal: AbortSignal, actions: CompositionActions): C
     "table",
     { class: "pc-composition", hidden: true },
     h("caption", { class: "pc-hidden" }, "Strongest composition with other heads"),
+    h("colgroup", {}, h("col", { class: "pc-col-way" }), h("col"), h("col")),
     h(
       "thead",
       {},

@@ -126,6 +126,13 @@ export function headScores(signal: AbortSignal, actions: HeadScoresActions): Hea
     "table",
     { class: "pc-scores" },
     h("caption", { class: "pc-hidden" }, "Scores of the locked head"),
+    h(
+      "colgroup",
+      {},
+      h("col", { class: "pc-col-name" }),
+      h("col"),
+      h("col", { class: "pc-col-value" }),
+    ),
     h("tbody", {}, ...lines.map((line) => line.element)),
   );
 

@@ -1,6 +1,7 @@
 // All heads, with the order and the choice of them: by a score, some layers, at least so much.
 import {
   type AttentionPicture,
+  addressOf,
   type ScoreName,
   scoreOf,
   thumbsNow,
@@ -30,6 +31,8 @@ export interface HeadsPanelActions {
   /** The order or the choice has changed. */
   changed(): void;
   save(format: Format): void;
+  /** Says something to who cannot see it. */
+  announce(text: string): void;
 }
 
 export function headsPanel(signal: AbortSignal, actions: HeadsPanelActions): HeadsPanel {
@@ -43,7 +46,10 @@ export function headsPanel(signal: AbortSignal, actions: HeadsPanelActions): Hea
   let made: readonly unknown[] = [];
 
   const grid = headsGrid(signal, {
-    hover: () => undefined,
+    hover(head, by) {
+      if (head === null || by !== "keys" || shown === null) return;
+      actions.announce(`${addressOf(head.layer, head.head)} ${note(shown, head)}`);
+    },
     lock: actions.lock,
     solo(head) {
       solo = solo === head.layer ? null : head.layer;
@@ -90,7 +96,7 @@ export function headsPanel(signal: AbortSignal, actions: HeadsPanelActions): Hea
     },
     signal,
   );
-  const count = h("span", { class: "pc-muted pc-small-print" });
+  const count = h("span", {}, "heads");
   const legend = h("p", { class: "pc-muted pc-small-print" });
   const error = h("p", { class: "pc-error", role: "alert", hidden: true });
   const run = h("span", { class: "pc-run", "aria-hidden": "true", hidden: true });
@@ -101,7 +107,7 @@ export function headsPanel(signal: AbortSignal, actions: HeadsPanelActions): Hea
     h(
       "div",
       { class: "pc-line pc-panel-head" },
-      h("h3", { class: "pc-title" }, "heads"),
+      h("h3", { class: "pc-title" }, count),
       h("label", { class: "pc-field" }, "by", order),
       h("span", { class: "pc-group pc-to-end" }, ...saveButtons("the heads", actions.save, signal)),
     ),
@@ -114,8 +120,8 @@ export function headsPanel(signal: AbortSignal, actions: HeadsPanelActions): Hea
       all,
     ),
     error,
-    grid.element,
-    h("div", { class: "pc-line pc-under" }, bar.element, count),
+    h("div", { class: "pc-heads-scroll" }, grid.element),
+    h("div", { class: "pc-line pc-under" }, bar.element),
     legend,
   );
 
@@ -214,7 +220,10 @@ export function headsPanel(signal: AbortSignal, actions: HeadsPanelActions): Hea
       grid.update(drawn);
       bar.update(scale, signed ? "change of weight" : "weight");
       const total = attention.layers * attention.heads;
-      say(count, heads === null ? `${total} heads` : `${heads.length} of ${total} heads`);
+      say(
+        count,
+        heads === null || heads.length === total ? `${total} heads` : `${heads.length} of ${total}`,
+      );
       const block = Math.max(1, ...[...thumbs.values()].map((each) => each.block));
       say(
         legend,

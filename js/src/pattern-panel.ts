@@ -107,7 +107,8 @@ export function patternPanel(signal: AbortSignal, actions: PatternPanelActions):
   let locked: Cell | null = null;
   let answer: CellBody | null = null;
   let drawn: PatternPicture | null = null;
-  /** Asked for and not got: asking again would get as little. */
+  /** On their way, and asked for and not got: asking again would get as little. */
+  const asked = new Set<string>();
   let lacking = new Set<string>();
   let headAsked = "";
   let lineTimer: ReturnType<typeof setTimeout> | undefined;
@@ -195,26 +196,33 @@ export function patternPanel(signal: AbortSignal, actions: PatternPanelActions):
   const tileRequests = newest(
     (question: { cells: PatternCells; places: Place[] }) => {
       const { layer, head, look, mode: of } = question.cells.name;
-      const asked = question.places.map(([row, column]) => [row, column] as [number, number]);
+      const places = question.places.map(([row, column]) => [row, column] as [number, number]);
+      for (const place of question.places) asked.add(keyOf(question.cells, place));
       return requests.ask({
         kind: "tiles",
         layer,
         head,
         look,
         mode: of,
-        tiles: asked as [[number, number], ...[number, number][]],
+        tiles: places as [[number, number], ...[number, number][]],
       });
     },
     (body, question) => {
       picture?.tiles.put(body, question.cells.length, question.cells.causal);
       for (const place of question.places) {
-        if (question.cells.tile(place) === undefined) lacking.add(keyOf(question.cells, place));
+        const key = keyOf(question.cells, place);
+        asked.delete(key);
+        if (question.cells.tile(place) === undefined) lacking.add(key);
       }
       refuse("");
       actions.changed();
     },
     (reason, question) => {
-      for (const place of question.places) lacking.add(keyOf(question.cells, place));
+      for (const place of question.places) {
+        const key = keyOf(question.cells, place);
+        asked.delete(key);
+        lacking.add(key);
+      }
       refuse(reason.message);
     },
   );
@@ -240,7 +248,10 @@ export function patternPanel(signal: AbortSignal, actions: PatternPanelActions):
   function ask(places: readonly Place[]): void {
     const of = cells;
     if (of === null || dead) return;
-    const wanted = places.filter((place) => !lacking.has(keyOf(of, place)));
+    const wanted = places.filter((place) => {
+      const key = keyOf(of, place);
+      return !lacking.has(key) && !asked.has(key);
+    });
     if (wanted.length === 0) return;
     tileRequests.ask({ cells: of, places: wanted.slice(0, 64) });
     showRun();
@@ -334,33 +345,22 @@ export function patternPanel(signal: AbortSignal, actions: PatternPanelActions):
     const factors = factorsOf(body, look, mode);
     const length = tokensOf(now, look).length;
     const name = { layer, head: number, look, mode, stamp };
-    const next = [key, mode, stamp, length, attention.causal, body?.stamp, factors !== null].join();
+    const same = mode === "weight" || isDifference(look);
+    const next = [key, mode, stamp, length, attention.causal, same || body?.stamp].join();
     if (next === made) return body;
     const before = cells;
     made = next;
     cells =
       factors === null ? null : patternCells(now.tiles, name, length, attention.causal, factors);
-    if (before !== null && before.name.stamp !== stamp) {
-      const same =
-        before.name.layer === layer &&
-        before.name.head === number &&
-        before.name.look === look &&
-        before.length === length;
-      stale = same ? before : null;
-    } else if (before?.name.layer !== layer || before.name.head !== number) stale = null;
+    const was = before?.name;
+    if (was?.layer !== layer || was.head !== number || was.look !== look || before === null) {
+      stale = null;
+    } else if (was.stamp !== stamp) stale = before.length === length ? before : null;
     lacking = new Set();
     refuse("");
-    const kept = [
-      stale?.name.stamp,
-      ...(["now", "before", "second"] as const).map((each) => attention.stamps[each]),
-      stamp,
-    ];
-    now.tiles.keep([
-      ...kept.filter((each) => each !== null && each !== undefined),
-      ...(["difference", "second-difference"] as const)
-        .map((each) => stampOf(each, attention.stamps))
-        .filter((each) => each !== null),
-    ]);
+    const looks = ["now", "before", "second", "difference", "second-difference"] as const;
+    const stamps = looks.map((each) => stampOf(each, attention.stamps));
+    now.tiles.keep([stale?.name.stamp ?? null, ...stamps].filter((each) => each !== null));
     read();
     return body;
   }

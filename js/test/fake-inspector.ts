@@ -543,12 +543,17 @@ export class FakeInspector extends FakeKernel {
       case "assess": {
         this.reply(message.id);
         this.push({ kind: "progress", job: "scores", key: null, done: 12, total: 48 });
-        setTimeout(() => {
+        const end = () => {
+          if (this.held) {
+            setTimeout(end, 20);
+            return;
+          }
           this.measured.add(message.score);
           this.push({ kind: "progress", job: "scores", key: null, done: 48, total: 48 });
           const buffers: DataView[] = [];
           this.push({ kind: "scores", scores: this.scores(buffers) }, buffers);
-        }, 40);
+        };
+        setTimeout(end, 40);
         return;
       }
       case "compose": {

@@ -1,7 +1,10 @@
-// A view on the test page, with the fake kernel behind it.
+// A view on the test page, with its fake kernel behind it.
+import "../src/attention-inspector.css";
 import "../src/neuron-clamp.css";
 import { onTestFinished, vi } from "vitest";
-import view from "../src/neuron-clamp";
+import inspector from "../src/attention-inspector";
+import clamp from "../src/neuron-clamp";
+import { FakeInspector, type FakeInspectorOptions } from "./fake-inspector";
 import { FakeKernel, FakeModel, type FakeOptions } from "./fake-kernel";
 
 export interface Mounted {
@@ -12,7 +15,7 @@ export interface Mounted {
   unmount(): void;
 }
 
-export interface MountOptions extends FakeOptions {
+interface HowShown {
   width?: number;
   dark?: boolean;
   /** An exported page: the last picture, and nobody to talk to. */
@@ -20,20 +23,36 @@ export interface MountOptions extends FakeOptions {
   /** Python takes messages and says nothing. */
   silent?: boolean;
 }
+export interface MountOptions extends FakeOptions, HowShown {}
+export interface InspectorOptions extends FakeInspectorOptions, HowShown {}
 
 export async function mount(options: MountOptions = {}): Promise<Mounted> {
-  theme(options.dark ?? false);
   const model = new FakeModel(options.saved ? {} : { live: true });
   const kernel = new FakeKernel(model, options);
-  if (options.saved) model.traits.snapshot = structuredClone(kernel.snapshot());
-  if (options.saved || options.silent) model.onSend = () => undefined;
-  const mounted = { model, kernel, ...show(model, options.width) };
-  if (!options.silent) await until(() => shown(mounted.root));
+  const mounted = { model, kernel, ...start(clamp, model, kernel, options) };
+  if (!options.silent) await until(() => mounted.root.querySelector(".pc-next tbody tr") !== null);
   return mounted;
 }
 
+export async function mountInspector(
+  options: InspectorOptions = {},
+): Promise<Mounted & { kernel: FakeInspector }> {
+  const model = new FakeModel(options.saved ? {} : { live: true });
+  const kernel = new FakeInspector(model, options);
+  const mounted = { model, kernel, ...start(inspector, model, kernel, options) };
+  if (!options.silent) await until(() => !one(mounted.root, ".pc-body").hidden);
+  return mounted;
+}
+
+function start(view: typeof clamp, model: FakeModel, kernel: FakeKernel, options: HowShown) {
+  theme(options.dark ?? false);
+  if (options.saved) model.traits.snapshot = structuredClone(kernel.snapshot());
+  if (options.saved || options.silent) model.onSend = () => undefined;
+  return show(model, options.width, view);
+}
+
 /** Another view of the same model, as when a cell's output is shown twice. */
-export function show(model: FakeModel, width = 1100) {
+export function show(model: FakeModel, width = 1100, view: typeof clamp = clamp) {
   const el = document.createElement("div");
   el.style.width = `${width}px`;
   document.body.append(el);
@@ -105,8 +124,4 @@ export function hold(slider: HTMLInputElement): (value: number) => void {
 
 export function letGo(): void {
   document.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
-}
-
-function shown(root: Element): boolean {
-  return root.querySelector(".pc-next tbody tr") !== null;
 }

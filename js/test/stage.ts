@@ -54,7 +54,7 @@ const clamps: Record<string, FakeOptions> = {
   one: { rows: [row({ key: 1, value: 6.2, positions: "" })], state: { can_undo: true } },
 };
 
-const LONG = Array.from({ length: 70 }, () =>
+const LONG = Array.from({ length: 30 }, () =>
   REPEATED.map((text, i) => (i === 0 ? ` ${text}` : text)),
 ).flat();
 const ODD = [
@@ -76,9 +76,9 @@ const inspectors: Record<string, FakeInspectorOptions> = {
   unlocked: { layers: 12, heads: 12, head: null },
   encoder: { layers: 6, heads: 12, causal: false, head: [1, 3] },
   long: {
-    layers: 30,
-    heads: 9,
-    head: [4, 1],
+    layers: 4,
+    heads: 4,
+    head: [1, 2],
     state: { tokens: tokensOf(LONG), prompt: LONG.join("") },
   },
   odd: {
@@ -90,7 +90,7 @@ const inspectors: Record<string, FakeInspectorOptions> = {
   second: {
     layers: 12,
     heads: 12,
-    head: [3, 2],
+    head: [4, 1],
     second: "The dog sat on the rug while a cat slept . The dog sat on the rug while a bird",
     look: "second-difference",
   },
