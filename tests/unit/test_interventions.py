@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from patchclamp.interventions import (
     Cut,
     Intervention,
     Knockout,
+    KnockoutHow,
     Patch,
     Scale,
 )
@@ -70,8 +71,17 @@ interventions: st.SearchStrategy[Intervention] = st.one_of(
     ),
     st.builds(
         Knockout,
-        st.sampled_from(["L5.H3[7<-2]", "L5.H3[*<--1]", "L5.H3@-1", "{L1.H2[3<-1], L1.H2[3<-2]}"]),
-        st.sampled_from(["renormalise", "zero"]),
+        st.sampled_from(
+            [
+                "L5.H3[7<-2]",
+                "L5.H3[*<--1]",
+                "L5.H3@-1",
+                "{L1.H2[3<-1], L1.H2[3<-2]}",
+                "L5.H3[7:9<-2:5]",
+                "L[3:9].H*[-3:-1<-*]",
+            ]
+        ),
+        st.sampled_from(get_args(KnockoutHow)),
         muted=muted,
     ),
     st.builds(
@@ -166,6 +176,7 @@ def test_junk_is_refused_in_a_sentence(op: str, fields: dict[str, Any]) -> None:
         (lambda: Patch("L1.N2", at="new"), "takes its values from prompt positions"),
         (lambda: Knockout("L1.N2"), "an attention cell such as L5.H3[7<-2]"),
         (lambda: Knockout("L1.H2:q"), "only one of the head's inputs"),
+        (lambda: Knockout("L1.H2", "mean"), "'renormalise' or 'zero' or 'contrast'"),  # type: ignore[arg-type]
         (lambda: Cut("L1.H2"), "an edge such as L3.H1->L7.H2:q"),
         (lambda: Clamp("L1.N2", 1.0).replace(how="zero"), "Clamp has no 'how'"),
         (lambda: Clamp("L1.N2", 1.0, muted=1), "muted must be True or False"),  # type: ignore[arg-type]

@@ -58,6 +58,11 @@ def hugging_face(name: str) -> Any:  # noqa: PLR0911 (one return an architecture
             return hf.GPTNeoXForCausalLM(neox).eval()
         case "gemma":
             return hf.GemmaForCausalLM(hf.GemmaConfig(head_dim=8, **_LLAMA)).eval()
+        case "gemma2":  # scores have a bound, low enough here to be felt
+            gemma2 = hf.Gemma2Config(
+                head_dim=8, sliding_window=4, attn_logit_softcapping=1.0, **_LLAMA
+            )
+            return hf.Gemma2ForCausalLM(gemma2).eval()
         case "gemma3":
             gemma3 = hf.Gemma3TextConfig(head_dim=8, sliding_window=4, **_LLAMA)
             return hf.Gemma3ForCausalLM(gemma3).eval()

@@ -55,7 +55,30 @@ def _copy(bridge: nn.Module, tokenizer: object) -> nn.Module:
         if isinstance(module, HookPoint):
             module.remove_hooks("both", including_permanent=True)
             module.ctx = {}
+    _wire_placeholders(twin)
     return twin.eval()
+
+
+def _wire_placeholders(bridge: nn.Module) -> None:
+    """Let a placeholder's own hook points fire from its parts, as TransformerLens does on a bridge.
+
+    OPT has no module that is its MLP. TransformerLens' hooks for it went with all others, and as
+    copies they would have fired the original's hook points.
+    """
+    for module in bridge.modules():
+        if not getattr(module, "_placeholder_hooks_wired", False):
+            continue
+        placeholder = cast("GeneralizedComponent", module)
+        for part, end in (("in", "hook_in"), ("out", "hook_out")):
+            inner = placeholder.submodules.get(part)
+            if inner is None:
+                continue
+            own: HookPoint = getattr(placeholder, end)
+
+            def fire(tensor: torch.Tensor, hook: object, own: HookPoint = own) -> torch.Tensor:  # noqa: ARG001 (TransformerLens' word)
+                return cast("torch.Tensor", own(tensor))
+
+            getattr(inner, end).add_hook(fire, is_permanent=True)
 
 
 def _plain(model: nn.Module) -> nn.Module:
