@@ -765,6 +765,24 @@ def test_more_than_the_budget_is_refused_with_the_number(monkeypatch: pytest.Mon
     view.close()
 
 
+def test_a_knock_out_beyond_the_budget_is_refused_with_the_number_and_the_picture_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = Session(long_model(), tiny.ids(200))
+    view = opened(session)
+    view.rest()
+    good = view.of("result")[-1]
+    monkeypatch.setattr(session.engine, "budget", 4 * 4 * 200**2 - 1)
+    view.ask("knock", layers=[1, 2], heads=[1])
+    status = view.hear(lambda m: m["kind"] == "status" and m["error"] is not None)
+    assert "At 200 tokens the attention of one layer takes 1 MiB" in status["error"]
+    assert status["revision"] == session.revision
+    assert view.of("result")[-1] is good
+    view.ask("undo")
+    assert view.result()["revision"] == session.revision
+    view.close()
+
+
 # --- life ----------------------------------------------------------------------------------------
 
 
@@ -874,7 +892,7 @@ def test_the_gestures_are_methods_too(session: Session) -> None:
     with pytest.raises(InputError, match="no second prompt"):
         view.pattern("L2.H1", "second")
     view.lock(None)
-    assert (view.locked, view.mode) == (None, "value")
+    assert view.attention()["head"] is None
     view.close()
 
 

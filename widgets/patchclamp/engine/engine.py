@@ -144,10 +144,12 @@ class Engine:
         Raises:
             Stopped: when ``should_stop`` said so.
             InterventionError: when an intervention cannot act on this model.
+            BudgetError: when a layer that the stack acts in needs more memory than there is.
         """
         began = time.perf_counter()
         passes, stack = self._ready(), _acting(stack)
         length = len(given.ids)
+        self._afford(stack, length)
         wanted = [row % length for row in rows]
         plan = self._plan(given, [stack], context) if shortcuts else Plan()
         if plan.parent is not None and plan.position == length:
@@ -396,6 +398,19 @@ class Engine:
         touched = [touched_layers(iv, anatomy) for stack in stacks for iv in stack]
         later = any(layers and layers[-1] >= anatomy.n_layers for layers in touched)
         return None if later else anatomy.n_layers
+
+    def _afford(self, stack: Stack, length: int) -> None:
+        """Refuse what would end in an out-of-memory kill: hooked attention holds whole patterns."""
+        a = self.model.anatomy
+        size = 4 * a.n_heads * length**2
+        inside = range(a.n_layers)
+        if size > self.budget and any(n in inside for iv in stack for n in touched_layers(iv, a)):
+            msg = (
+                f"At {length:,} tokens the attention of one layer takes {size / 2**20:,.0f} MiB, "
+                f"and the budget is {self.budget / 2**20:,.0f} MiB: a layer that an intervention "
+                "acts in needs it whole. Use a shorter prompt."
+            )
+            raise BudgetError(msg)
 
     def _chunk(self, plan: Plan, length: int, n_logits: int) -> int:
         """Return how many stacks of a sweep fit into one batch."""

@@ -9,7 +9,7 @@ import torch
 from patchclamp.errors import Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from torch import Tensor
 
@@ -42,13 +42,24 @@ def kl_by_position(
     Raises:
         Stopped: when ``should_stop`` said so.
     """
-    length = before.experiment.length
-    first = after.unchanged_before(before)
-    found = torch.zeros(length)
-    for start in range(first, length, _ROWS_AT_ONCE):
+    steps = kl_in_steps(before, after)
+    while True:
         if should_stop is not None and should_stop():
             msg = "Stopped before it was finished."
             raise Stopped(msg)
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Tensor = end.value
+            return found
+
+
+def kl_in_steps(before: Run, after: Run) -> Generator[None, None, Tensor]:
+    """Do what :func:`kl_by_position` does, and yield before every 64 positions."""
+    length = before.experiment.length
+    found = torch.zeros(length)
+    for start in range(after.unchanged_before(before), length, _ROWS_AT_ONCE):
+        yield
         rows = list(range(start, min(start + _ROWS_AT_ONCE, length)))
         found[rows] = kl_divergence(before.rows(rows), after.rows(rows)).cpu()
     return found

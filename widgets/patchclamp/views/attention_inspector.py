@@ -527,7 +527,8 @@ class AttentionInspector(StackView, bundle="attention-inspector"):
         self, scene: Scene, grid: HeadGrid, layer: int
     ) -> Generator[None, None, None]:
         thumbs = np.zeros((grid.heads, grid.size, grid.size), dtype=np.float32)
-        for head in range(grid.heads):
+        same = grid.look == "difference" and _untouched(scene, layer)
+        for head in range(0 if same else grid.heads):
             view = self._read(scene, grid.look, (layer, head), "weight")
             for start, cells in view.chunks(grid.block):
                 known = view.known(start, start + len(cells))

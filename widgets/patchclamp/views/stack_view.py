@@ -15,7 +15,11 @@ import torch
 
 from patchclamp.errors import InputError, InterventionError, ModelError, PatchclampError, Stopped
 from patchclamp.interventions import SCALARS
-from patchclamp.methods.divergence import cosine_distance_by_position, kl_by_position
+from patchclamp.methods.divergence import (
+    cosine_distance_by_position,
+    kl_by_position,
+    kl_in_steps,
+)
 from patchclamp.methods.effect import effects
 from patchclamp.methods.massive import massive_neurons, neuron_hooks
 from patchclamp.methods.metric import LogProb, Metric
@@ -43,6 +47,8 @@ NO_PREDICTION = (
     "This model is an encoder: it reads the whole text at once and predicts no next token, so "
     "there is no metric of the prediction."
 )
+_LONG = 1024
+"""Tokens of a prompt from which on other requests are served while a result is measured."""
 _COMPLETIONS = 20
 _TOKENS = 30
 _SETTLED_AFTER = 0.2  # seconds without a change until the controls are measured
@@ -512,14 +518,16 @@ class StackView(View):
 
     # --- on the worker ---------------------------------------------------------------------------
 
-    def _compute(self, should_stop: ShouldStop) -> tuple[int, say.Result]:
+    def _compute(self, should_stop: ShouldStop) -> Generator[None, None, tuple[int, say.Result]]:
         """What the model does under the stack as it is now, and the revision that it is of."""
         began = time.perf_counter()
         revision, before, after, metric = self._consistent()
         after.compute(should_stop)
         self._reasons = self._session.engine.shortcuts.reasons
-        compared = self._predictions if self._predicts else self._representations
-        found = compared(before, after, metric, should_stop)
+        if self._predicts:
+            found = yield from self._predictions(before, after, metric, should_stop)
+        else:
+            found = self._representations(before, after, should_stop)
         work = after.work
         seconds = time.perf_counter() - began
         done = say.Work(blocks=work.blocks, positions=work.positions, seconds=seconds, way=work.way)
@@ -527,7 +535,7 @@ class StackView(View):
 
     def _predictions(
         self, before: "Run", after: "Run", metric: Metric, should_stop: ShouldStop
-    ) -> dict[str, Any]:
+    ) -> Generator[None, None, dict[str, Any]]:
         """The next tokens, the metric, and how far each position's prediction moved."""
         tokens = self._tokens(metric, before)
         logits = {"before": before.rows([-1])[0], "after": after.rows([-1])[0]}
@@ -535,14 +543,18 @@ class StackView(View):
         shares = _shares(before.log_probs().exp(), after.log_probs().exp())
         text = self._session.model.token_text
         measured = {side: float(metric.of(row, tokens)) for side, row in logits.items()}
+        if before.experiment.length >= _LONG:
+            moved = yield from kl_in_steps(before, after)
+        else:  # in one go: between two steps a drag's next result would take this one's place
+            moved = kl_by_position(before, after, should_stop)
         return {
             "top": [say.Share(id=i, text=text(i), before=b, after=a) for i, b, a in shares],
             "metric": say.BeforeAfter(**measured),
-            "moved": kl_by_position(before, after, should_stop).numpy(),
+            "moved": moved.numpy(),
         }
 
     def _representations(
-        self, before: "Run", after: "Run", _metric: Metric, should_stop: ShouldStop
+        self, before: "Run", after: "Run", should_stop: ShouldStop
     ) -> dict[str, Any]:
         """Of an encoder: how far each position's last residual stream turned."""
         moved = cosine_distance_by_position(before, after, should_stop)

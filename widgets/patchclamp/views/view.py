@@ -16,7 +16,7 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 import anywidget
 import traitlets
@@ -44,8 +44,6 @@ from .transport import pack, to_text
 if TYPE_CHECKING:
     from patchclamp.engine.queue import Task
     from patchclamp.session import Change, Session
-
-T = TypeVar("T")
 
 STATIC = Path(__file__).parent.parent / "static"
 SNAPSHOT_BYTES = 256 * 1024
@@ -254,9 +252,9 @@ class View(anywidget.AnyWidget):
         self,
         name: Hashable,
         what: str,
-        job: Callable[[Callable[[], bool]], T],
+        job: Callable[[Callable[[], bool]], Any],
         *,
-        then: Callable[[T], None],
+        then: Callable[[Any], None],
         priority: Literal["interactive", "sweep"] = "interactive",
         failed: Callable[[PatchclampError], None] | None = None,
     ) -> None:
@@ -265,7 +263,8 @@ class View(anywidget.AnyWidget):
         Args:
             name: what it is, among this view's jobs.
             what: the same in words, for the status.
-            job: called on the worker with a function that says whether to stop.
+            job: called on the worker with a function that says whether to stop; one that yields
+                lets others through there.
             then: gets its result, on the worker.
             priority: interactive work goes before sweeps.
             failed: gets its error, being stopped included; by default an error is told as a
