@@ -331,8 +331,21 @@ class Notebook:
     # --- the view ---------------------------------------------------------------------------------
 
     def view(self, index: int = 0) -> Locator:
-        """One of the views that the notebook shows."""
+        """One of the NeuronClamps that the notebook shows."""
         return self.page.locator(".pc-neuron-clamp").nth(index)
+
+    def inspector(self, index: int = 0) -> Locator:
+        """One of the AttentionInspectors, once it shows all there is: nothing waits or is stale."""
+        self.page.wait_for_function(
+            """index => {
+              const view = document.querySelectorAll(".pc-attention-inspector")[index];
+              return view?.querySelector(".pc-body:not([hidden])")
+                && !view.hasAttribute("aria-busy") && !view.hasAttribute("data-stale")
+                && !(view.querySelector(".pc-row") && view.querySelector("[data-old-effects]"));
+            }""",
+            arg=index,
+        )
+        return self.page.locator(".pc-attention-inspector").nth(index)
 
     def settled(self, index: int = 0) -> Locator:
         """A view once it shows what it has to show: nothing computing, nothing stale."""
