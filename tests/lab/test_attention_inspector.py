@@ -364,6 +364,34 @@ def test_a_second_prompt_is_aligned_edited_and_subtracted(inspected: Notebook) -
     )
 
 
+# --- 7: encoders ---------------------------------------------------------------------------------
+
+
+def test_an_encoder_reads_both_ways_and_a_knock_out_moves_its_tokens(notebook: Notebook) -> None:
+    notebook.cells("session = pc.Session(encoder(), SENTENCE)", SHOW)
+    notebook.run_all()
+    notebook.inspector()
+    notebook.python("inspector.lock('L0.H1')")
+    said(notebook, ".pc-pattern-title", "^L0.H1$")
+    notebook.inspector()
+    point_at(notebook, 2, 6)
+    before = pattern_of(notebook, "L0.H1")
+    assert exact(notebook)["weight"] == pytest.approx(before[2, 6], rel=1e-6)
+    assert before[2, 6] > 0
+    assert notebook.inspector().locator(".pc-metric").is_hidden()
+    notebook.inspector().get_by_role("radio", name="knock out").check(force=True)
+    point_at(notebook, 2, 6)
+    notebook.page.mouse.down()
+    notebook.page.mouse.up()
+    notebook.until("len(session.interventions) == 1")
+    now = pattern_of(notebook, "L0.H1")
+    rest = np.delete(before[2], 6) / (1 - before[2, 6])
+    np.testing.assert_allclose(np.delete(now[2], 6), rest, rtol=1e-5)
+    assert now[2, 6] == 0
+    moved = notebook.value("inspector._result[1].moved.tolist()")
+    assert moved[2] > 1e-6
+
+
 # --- what comes in ------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Random Llamas that the kernel builds in a second, with a tokenizer of words."""
+"""Random models that the kernel builds in a second, with a tokenizer of words."""
 
 from __future__ import annotations
 
@@ -67,3 +67,19 @@ def slow() -> LanguageModel:
         "max_position_embeddings": 512,
     }
     return LanguageModel(_llama(**sizes), tokenizer(), name="slow")
+
+
+@cache
+def encoder() -> LanguageModel:
+    """Make a model in which every position sees every other one, and nothing predicts."""
+    torch.manual_seed(7)
+    config = hf.BertConfig(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        initializer_range=0.25,
+    )
+    return LanguageModel(hf.BertForMaskedLM(config).eval(), tokenizer(), name="encoder")
