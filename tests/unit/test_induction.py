@@ -113,7 +113,7 @@ def test_losses_without_heads_are_those_of_means_put_in_by_hand(name: str) -> No
 
 def test_the_found_heads_raise_the_loss_and_random_ones_do_not(trained: Engine) -> None:
     for how in ("ablate", "cells"):
-        found = induction.knock_out_heads(trained, "{L1.H0, L1.H1, L1.H4}", how=how, seed=1)
+        found = induction.knock_out_heads(trained, ["L1.H0", "L1.H1", "L1.H4"], how=how, seed=1)
         assert found.rise > 4
         assert max(found.control_rises) < 0.25 * found.rise
         assert found.before.second < 1
@@ -161,16 +161,11 @@ def test_cells_are_where_a_token_comes_again() -> None:
         assert source <= destination
 
 
-def test_heads_above_a_threshold_come_the_highest_first() -> None:
-    scores = torch.tensor([[0.1, 0.4, 0.9], [0.39, 0.95, 0.0]])
-    assert str(induction.heads_above(scores, 0.4)) == "{L1.H1, L0.H2, L0.H1}"
-    with pytest.raises(InputError, match=r"No head has a score of 0.96: the highest is 0.95"):
-        induction.heads_above(scores, 0.96)
-
-
 def test_what_cannot_be_done_is_said(trained: Engine) -> None:
     with pytest.raises(InputError, match="at least 5 random sets of heads, not 4"):
         induction.knock_out_heads(trained, "L1.H4", seeds=4)
+    with pytest.raises(InputError, match="no head to knock out"):
+        induction.knock_out_heads(trained, [])
     with pytest.raises(InputError, match=r"L1\.attn is no head"):
         induction.knock_out_heads(trained, "L1.attn")
     with pytest.raises(AddressError, match="head 9 does not exist"):

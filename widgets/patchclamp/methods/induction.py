@@ -34,10 +34,10 @@ from patchclamp.engine.surroundings import Reference, Surroundings
 from patchclamp.errors import InputError, ModelError
 from patchclamp.interventions import Ablate, Knockout
 from patchclamp.methods.head_scores import repeated_tokens
-from patchclamp.sites import Site, SiteSet, as_site
+from patchclamp.sites import Site, SiteSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
 
@@ -103,28 +103,6 @@ class KnockOut:
     def control_rises(self) -> tuple[float, ...]:
         """The same without each random set of heads."""
         return tuple(trial.losses.second - self.before.second for trial in self.controls)
-
-
-def heads_above(scores: Tensor, threshold: float) -> SiteSet:
-    """Return the heads whose score is at least a threshold, the highest first.
-
-    Args:
-        scores: Float[layer, head].
-        threshold: the least score.
-
-    Raises:
-        InputError: when no head has it.
-
-    >>> print(heads_above(torch.tensor([[0.1, 0.7], [0.9, 0.2]]), 0.5))
-    {L1.H0, L0.H1}
-    """
-    order = scores.flatten().argsort(descending=True, stable=True).tolist()
-    places = [divmod(place, scores.shape[1]) for place in order]
-    heads = [Site("head", layer, h, "z") for layer, h in places if scores[layer, h] >= threshold]
-    if not heads:
-        msg = f"No head has a score of {threshold:g}: the highest is {float(scores.max()):.2f}."
-        raise InputError(msg)
-    return SiteSet.of(*heads)
 
 
 def induction_cells(given: Input, length: int) -> list[tuple[int, int]]:
@@ -205,7 +183,7 @@ def losses(
 
 def knock_out_heads(
     engine: Engine,
-    heads: SiteSet | Site | str,
+    heads: SiteSet | Site | str | Iterable[Site | str],
     *,
     how: How = "ablate",
     seeds: int = 10,
@@ -220,7 +198,7 @@ def knock_out_heads(
 
     Args:
         engine: what runs the model.
-        heads: the heads in question.
+        heads: the heads in question: addresses, or a set such as "{L5.H3, L6.H0}".
         how: "ablate" or "cells"; see this module.
         seeds: how many random sets, 5 at least; where the layers have fewer, all that there are.
         length: tokens of each half.
@@ -238,8 +216,11 @@ def knock_out_heads(
         msg = f"A control takes at least 5 random sets of heads, not {seeds}."
         raise InputError(msg)
     anatomy = engine.model.anatomy
-    chosen = SiteSet.of(as_site(heads))
+    chosen = SiteSet.of(*([heads] if isinstance(heads, SiteSet | Site | str) else heads))
     own = frozenset(anatomy.expand(chosen))
+    if not own:
+        msg = "There is no head to knock out: the set is empty."
+        raise InputError(msg)
     if wrong := [str(site) for site in own if site.kind != "head"]:
         msg = f"{wrong[0]} is no head: knock_out_heads takes heads such as L5.H3."
         raise InputError(msg)
