@@ -55,6 +55,7 @@ const MOVED = {
 } as const;
 
 const REST = 200; // milliseconds
+const RUN = 32; // chips of one layer
 
 export function tokenStrip(
   signal: AbortSignal,
@@ -109,11 +110,16 @@ export function tokenStrip(
         h("span", { class: "pc-position", "aria-hidden": "true", "data-at": at }),
       );
     });
-    list.replaceChildren(
-      ...chips.flatMap((chip, i) =>
-        tokens[i]?.text.includes("\n") && !tokens[i]?.bos ? [chip, h("br")] : [chip],
-      ),
+    const flow = chips.map((chip, i) =>
+      tokens[i]?.text.includes("\n") && !tokens[i]?.bos ? [chip, h("br")] : [chip],
     );
+    // A browser repaints what shares a layer with a chip that changed: of thousands, a few dozen.
+    const runs = Array.from({ length: Math.ceil(flow.length / RUN) }, (_, i) => {
+      const run = h("span", { class: "pc-chip-run", role: "presentation" });
+      run.append(...flow.slice(i * RUN, (i + 1) * RUN).flat());
+      return run;
+    });
+    list.replaceChildren(...runs);
     shades = [];
     // What is predicted next stands after the last token.
     requestAnimationFrame(() => {
