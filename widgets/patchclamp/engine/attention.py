@@ -225,9 +225,9 @@ class Attention:
         if layer not in self._kept:
             short = self.reason(layer) is None
             self._kept[layer] = self._scores(layer, trace) if short else self._whole(layer)
+            while len(self._kept) > 1 and self.nbytes > self.budget:
+                self._kept.popitem(last=False)
         self._kept.move_to_end(layer)
-        while len(self._kept) > 1 and self.nbytes > self.budget:
-            self._kept.popitem(last=False)
         return self._kept[layer]
 
     def _scores(self, layer: int, trace: Trace) -> Scores:
@@ -282,8 +282,9 @@ class Attention:
         """What is held for a layer that the run's trace does not hold too."""
         if not isinstance(kept, Scores):
             return [kept]
-        trace = self._run()
-        shared = {tensor.data_ptr() for tensor in (*(trace.keys or ()), *(trace.values or ()))}
+        trace = self._trace  # as it is: asking for the run looks at all weights for changes
+        ours = () if trace is None else (*(trace.keys or ()), *(trace.values or ()))
+        shared = {tensor.data_ptr() for tensor in ours}
         held = (kept.query, kept.key, kept.value)
         return [tensor for tensor in held if tensor.data_ptr() not in shared]
 
