@@ -16,6 +16,7 @@ from patchclamp import Ablate, Clamp, Knockout, Scale, Session
 from patchclamp.engine.attention import Attention
 from patchclamp.engine.attention_interface import RECORD, RecordedError, switched
 from patchclamp.engine.hooks import Frame, compile_stack
+from patchclamp.engine.surroundings import input_of
 from patchclamp.errors import (
     AddressError,
     BudgetError,
@@ -245,6 +246,18 @@ def test_where_scores_are_edited_the_layer_is_taken_whole_and_it_is_said() -> No
     assert reasons == [None, "the stack edits blocks.1.attn.q.hook_out", None, None]
     said = attended(session_on("native"), lambda a: a.reason(0))
     assert said == "its attention is computed by code that hands nothing over"
+
+
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_patterns_of_several_inputs_leave_their_padding_out(name: str) -> None:
+    session = Session(tiny.model(name), tiny.ids(LENGTH))
+    hook = session.model.anatomy.hooks[1]["cell"]
+    texts = [tiny.ids(LENGTH), tiny.ids(5, seed=1), tiny.ids(3, seed=2)]
+    inputs = [input_of(session.model, ids) for ids in texts]
+    found = session.submit(lambda _: session.engine.capture_many(inputs, [hook])).result()
+    for ids, kept in zip(texts, found, strict=True):
+        assert kept[hook].shape == (4, len(ids), len(ids))
+        assert (kept[hook] - eager(name, ids)[1]).abs().max() <= EXACT
 
 
 # ----------------------------------------------------------------------------------- bounds
@@ -555,7 +568,7 @@ def test_a_whole_head_on_the_contrast_input_is_its_pattern_there() -> None:
     session.interventions = [Knockout("L1.H1@all", "contrast")]
     assert torch.allclose(session.current.pattern("L1.H1"), other, atol=1e-6)
     assert not torch.allclose(session.baseline.pattern("L1.H1"), other, atol=1e-2)
-    # The model's own positions padded on the right would have changed it: both lengths differ.
+    # A longer contrast input is taken as far as the prompt goes.
     session.contrast = tiny.ids(LENGTH + 5, seed=1)
     assert torch.allclose(
         session.current.pattern("L1.H1"),
