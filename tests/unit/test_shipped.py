@@ -163,6 +163,17 @@ def test_a_prompt_reads_as_words_one_token_each(model: LanguageModel) -> None:
     assert all(len(model.to_ids(word)) == 2 for word in training.WORDS)
 
 
+def test_means_are_taken_over_texts_of_its_own_words(model: LanguageModel) -> None:
+    reference = pc.Session(model, "cat dog").reference.inputs
+    assert len(reference) == 16
+    for given in reference:
+        assert given.has_bos
+        assert len(set(given.ids)) == len(given.ids) == 1 + training.REFERENCE_WORDS
+        assert model.token_id("aardvark") not in given.ids
+    other = pc.Session(model, "cat dog", reference=["tree boat"]).reference.inputs
+    assert [len(given.ids) for given in other] == [3]
+
+
 def test_its_files_are_small(model: LanguageModel) -> None:
     folder = store.folder_of(catalogue.INDUCTION_2L)
     assert {file.name for file in folder.iterdir()} == {

@@ -248,7 +248,7 @@ def input_of(model: LanguageModel, ids: Tensor) -> Input:
 def reference_inputs(
     model: LanguageModel, reference: Sequence[str | Tensor] | None
 ) -> tuple[Input, ...]:
-    """Tokenize a reference set; the shipped texts where the user gave none.
+    """Tokenize a reference set; the model's own or the shipped texts where the user gave none.
 
     Returns:
         The inputs; none where there is neither a reference set nor a tokenizer.
@@ -257,7 +257,8 @@ def reference_inputs(
         if model.tokenizer is None:
             return ()
         # A small model's context may be shorter than a text.
-        return tuple(input_of(model, model.beginning(text)) for text in REFERENCE_TEXTS)
+        shipped = model.reference or REFERENCE_TEXTS
+        return tuple(input_of(model, model.beginning(text)) for text in shipped)
     texts = [model.to_ids(t) if isinstance(t, str) else model.check_ids(t) for t in reference]
     return tuple(input_of(model, ids) for ids in texts)
 

@@ -18,6 +18,8 @@ from patchclamp.errors import InputError, ModelError
 from patchclamp.models.anatomy import Anatomy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
 
 
@@ -61,6 +63,8 @@ class LanguageModel:
         source: Python code that binds ``model`` to the bridge with TransformerLens alone, used by
             :meth:`patchclamp.Session.to_code`.
         note: what a reader of its predictions has to know, such as that its head is untrained.
+        reference: texts that are ordinary for it, for means and spreads; none for a model of
+            ordinary text.
 
     Raises:
         ModelError: when TransformerLens has no adapter for the architecture.
@@ -70,6 +74,7 @@ class LanguageModel:
         tokenizer: the tokenizer, or None.
         anatomy: the sites that the model has, an :class:`~patchclamp.models.anatomy.Anatomy`.
         note: what a reader of its predictions has to know; None when there is nothing to say.
+        reference: texts that are ordinary for it, where ordinary text is not.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class LanguageModel:
         name: str | None = None,
         source: str | None = None,
         note: str | None = None,
+        reference: Sequence[str] = (),
     ) -> None:
         if isinstance(model, LanguageModel):
             msg = "This is a LanguageModel already: use it as it is."
@@ -94,6 +100,7 @@ class LanguageModel:
         self.name = name or _name_of(model)
         self.source = source
         self.note = note
+        self.reference = tuple(reference)
         # The engine's place: one for all sessions of this model, gone with it.
         self.engine: object = None
         self._version = 0

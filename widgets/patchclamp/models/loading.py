@@ -133,7 +133,7 @@ def _native(folder: Path, name: str, put: _Placement, *, with_tokenizer: bool) -
     bridge = native.read(folder, put.device, put.dtype, with_tokenizer=with_tokenizer)
     where = _path_code(folder)
     source = native.source(where, put.device, put.dtype, with_tokenizer=with_tokenizer)
-    return LanguageModel(bridge, name=name, source=source)
+    return LanguageModel(bridge, name=name, source=source, reference=native.reference(folder))
 
 
 def _from_hub(name: str, put: _Placement) -> LanguageModel:

@@ -1,7 +1,8 @@
 """A folder that holds a model of TransformerLens' own architecture, which transformers lacks.
 
 `config.json` names the architecture `TransformerLensNative` and has the arguments of a
-`TransformerBridgeConfig` under `transformer_lens`; `model.safetensors` holds the state dict of the
+`TransformerBridgeConfig` under `transformer_lens`, and may have texts that are ordinary for the
+model under `reference`; `model.safetensors` holds the state dict of the
 `NativeModel` that they describe. Attention-only transformers are of this kind: no architecture of
 transformers does without MLPs.
 """
@@ -61,6 +62,12 @@ def read(
     return build_bridge_from_module(
         made, ARCHITECTURE, tl_config=config, tokenizer=tokenizer, device=device, dtype=dtype
     )
+
+
+def reference(folder: Path) -> tuple[str, ...]:
+    """The texts that are ordinary for the model of a folder; none where it says none."""
+    described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return tuple(str(text) for text in described.get("reference", ()))
 
 
 def source(where: str, device: torch.device, dtype: torch.dtype, *, with_tokenizer: bool) -> str:

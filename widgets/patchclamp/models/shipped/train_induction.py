@@ -85,6 +85,7 @@ class Lesson:
 REPETITION = Lesson(steps=3000, sequences=32, warm_up=200, seed=0)
 THEMES = Lesson(steps=700, sequences=24, warm_up=50, seed=7)
 INITIAL_SEED, RENEWAL_SEED, MEASURING_SEED = 0, 1, 1
+REFERENCE_SEED, REFERENCE_WORDS = 2, 24
 
 
 def config() -> dict[str, Any]:
@@ -292,6 +293,13 @@ def write_tokenizer(folder: Path) -> None:
         (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
+def reference_texts() -> list[str]:
+    """Texts over which means are taken: random words, none of which comes twice in a text."""
+    generator = torch.Generator().manual_seed(REFERENCE_SEED)
+    orders = [torch.randperm(len(WORDS), generator=generator)[:REFERENCE_WORDS] for _ in range(16)]
+    return [" ".join(WORDS[i] for i in order.tolist()) for order in orders]
+
+
 def save(model: NativeModel, measured: dict[str, float], folder: Path) -> None:
     """Write the model's folder."""
     from safetensors.torch import save_file
@@ -303,7 +311,7 @@ def save(model: NativeModel, measured: dict[str, float], folder: Path) -> None:
         "lessons": {"repetition": asdict(REPETITION), "themes": asdict(THEMES)},
         "nats_on_words_that_come_twice": measured,
     }
-    described = native.describe(config(), training=training)
+    described = native.describe(config(), training=training, reference=reference_texts())
     (folder / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     write_tokenizer(folder)
     store.write_manifest(catalogue.INDUCTION_2L, folder)
