@@ -319,16 +319,17 @@ export function headsGrid(signal: AbortSignal, actions: HeadsActions): HeadsGrid
       pen.drawImage(scratch, x, y, side, side);
       pen.globalAlpha = 1;
     }
-    // An empty pattern is as pale as the page: its edge shows that it is there.
+    // An empty pattern is as pale as the page: its edge shows that it is there. It lies in the gap:
+    // where a cell is a pixel of the screen, it would hide the first token and the last.
     pen.fillStyle = edge;
     const line = 1 / (globalThis.devicePixelRatio || 1);
     for (let index = 0; index < count(); index++) {
       const [x, y] = cornerOf(index);
       for (const [dx, dy, w, tall] of [
-        [0, 0, side, line],
-        [0, side - line, side, line],
-        [0, 0, line, side],
-        [side - line, 0, line, side],
+        [-line, -line, side + 2 * line, line],
+        [-line, side, side + 2 * line, line],
+        [-line, 0, line, side],
+        [side, 0, line, side],
       ] as const) {
         pen.fillRect(x + dx, y + dy, w, tall);
       }
