@@ -1,6 +1,7 @@
 """A claim as a row of a table: what was measured, what it had to be, what the control did.
 
-A recipe fixes the thresholds before it measures, and shows a claim that does not hold as not held.
+A recipe fixes its thresholds before it measures, or says that it did not, and shows a claim that
+does not hold as not held.
 """
 
 from __future__ import annotations
