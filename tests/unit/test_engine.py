@@ -97,9 +97,8 @@ def intervention(draw: st.DrawFn) -> Intervention:  # noqa: PLR0911 (one return 
             high = draw(st.integers(low, LENGTH - 1))
             how = draw(KNOCKED_OUT)
             heads = draw(st.sampled_from([head, f"L[0:{layer + 1}].H*"]))
-            several = draw(
-                st.sampled_from([f"{high}<-{low}", f"{high}:{LENGTH}<-{low}:{high + 1}"])
-            )
+            ranges = [f"{high}<-{low}", f"{high}:{LENGTH}<-{low}:{high + 1}", f"*<-{low}"]
+            several = draw(st.sampled_from(ranges))
             return Knockout(f"{heads}[{several}]", how=how)
         case 7:
             return Clamp(f"L{layer}.resid_post[up]{where}", draw(NUMBER))

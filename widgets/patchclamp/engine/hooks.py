@@ -214,7 +214,7 @@ def first_layer(intervention: Intervention, anatomy: Anatomy) -> int:
 
 
 def first_position(intervention: Intervention, prompt: int, has_bos: bool) -> int | None:  # noqa: FBT001
-    """The first prompt position at which the run differs; None when only generated ones do.
+    """The first prompt position at which a causal model's run differs; None when none does.
 
     Args:
         intervention: What is done.
@@ -223,8 +223,16 @@ def first_position(intervention: Intervention, prompt: int, has_bos: bool) -> in
     """
     site = intervention.site
     written = site.written if isinstance(site, SiteSet) else (site,)
-    firsts = [_destinations(place).first(prompt, has_bos) for place in written]
+    firsts = [_first_change(place, prompt, has_bos=has_bos) for place in written]
     return min((first for first in firsts if first is not None), default=None)
+
+
+def _first_change(place: Any, prompt: int, *, has_bos: bool) -> int | None:
+    first = _destinations(place).first(prompt, has_bos)
+    if place.kind != "cell" or first is None or place.cell[1] is None:
+        return first
+    source = end_positions(place.cell[1]).first(prompt, has_bos)
+    return None if source is None else max(first, source)  # nothing before it read it
 
 
 def _destinations(site: Any) -> Positions:
