@@ -2,11 +2,15 @@
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -781,6 +785,56 @@ def test_a_knock_out_beyond_the_budget_is_refused_with_the_number_and_the_pictur
     view.ask("undo")
     assert view.result()["revision"] == session.revision
     view.close()
+
+
+LONG = """
+import threading, time
+import psutil, torch
+import patchclamp
+from patchclamp.session import Session
+from tests.unit.test_attention_inspector import Heard, opened
+
+model = patchclamp.load("smollm2")
+opened(model, "The first look loads what every other one needs").close()
+process, seen, going = psutil.Process(), [0], True
+
+def watch():
+    while going:
+        seen[0] = max(seen[0], process.memory_info().rss)
+        time.sleep(0.01)
+
+half = torch.randint(100, 40_000, (1024,), generator=torch.Generator().manual_seed(0))
+base = process.memory_info().rss
+threading.Thread(target=watch, daemon=True).start()
+view = Heard(Session(model, torch.cat([half, half])))
+table = view.scores
+assert not table["induction"].isna().any()
+assert len(view._everything().grid[0].layers) == 30
+print((seen[0] - base) / 2**20)
+view.session.interventions = [patchclamp.Knockout("L17.H4")]
+view.session.current.compute()
+print((seen[0] - base) / 2**20)
+going = False
+"""
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_at_2048_tokens_memory_stays_within_what_the_docstring_says(root: Path) -> None:
+    paths = {"PYTHONPATH": f"{root / 'widgets'}:{root}"}
+    done = subprocess.run(
+        [sys.executable, "-c", LONG],
+        cwd=root,
+        env=os.environ | paths,
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    looked, knocked = (float(line) for line in done.stdout.split()[-2:])
+    assert 200 < looked < 1.2 * 0.65 * 1024
+    assert knocked < 1.2 * 1.35 * 1024
 
 
 # --- life ----------------------------------------------------------------------------------------

@@ -56,6 +56,13 @@ class AttentionInspector(StackView, bundle="attention-inspector"):
     Raises:
         PatchclampError: when the prompt cannot be run, or the front end was not built.
 
+    Patterns are computed when they are looked at, of queries and keys, a block of rows at a time.
+    Measured at 2,048 tokens of SmolLM2 (30 layers of 9 heads, whose patterns are 4.5 GB): the run,
+    all small patterns and all scores take 0.65 GiB more memory at the most, of which 0.55 GiB stay;
+    knocking out a head, whose layer then needs its patterns whole, up to 1.35 GiB, of which
+    0.85 GiB stay. What needs more than the engine's budget (1 GiB) for one layer is refused with
+    the number.
+
     Example:
         >>> model = pc.load("smollm2")  # doctest: +SKIP
         >>> inspector = pc.AttentionInspector(model, "one two three one two")  # doctest: +SKIP

@@ -4,7 +4,6 @@ A `Scene` says which runs there are at one revision of a session; `Patterns` rea
 some rows at a time, so that a pattern of thousands of tokens never stands whole in memory.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -43,7 +42,7 @@ OTHER: dict[Look, Side] = {"difference": "before", "second-difference": "second"
 MODES: tuple[Mode, ...] = ("weight", "value", "contribution")
 
 _CELLS_AT_ONCE = 2**20
-_SIDES_KEPT = 3
+_SIDES = 3
 
 
 @dataclass(frozen=True)
@@ -124,11 +123,12 @@ def _stamp(key: Hashable) -> str:
 class Patterns:
     """Reads cells of a scene's patterns. On the model's worker only.
 
-    It keeps the queries of at most three runs' layers (`engine.attention.Attention`).
+    It keeps the queries of the layers of a scene's runs, three at most, each within a quarter of
+    the engine's budget (`engine.attention.Attention`).
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Hashable, Attention] = OrderedDict()
+        self._kept: dict[Hashable, Attention] = {}
 
     @property
     def nbytes(self) -> int:
@@ -147,13 +147,15 @@ class Patterns:
         """
         experiment = scene.side(side)
         present = {_key(one) for one in (scene.now, scene.before, scene.second) if one is not None}
-        for old in self._kept.keys() - present:
-            del self._kept[old]
+        for old in list(self._kept):
+            if old not in present:
+                self._kept.pop(old, None)
         key = _key(experiment)
-        if key not in self._kept:
-            engine = experiment.engine
-            self._kept[key] = Attention(experiment, budget=engine.budget // (_SIDES_KEPT + 1))
-        return self._kept[key]
+        found = self._kept.get(key)
+        if found is None:
+            found = Attention(experiment, budget=experiment.engine.budget // (_SIDES + 1))
+            self._kept[key] = found
+        return found
 
     def factors(
         self, scene: Scene, side: Side, head: tuple[int, int], mode: Mode, tokens: tuple[int, ...]
