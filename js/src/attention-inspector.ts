@@ -7,6 +7,8 @@ import {
   type AttentionPicture,
   addressOf,
   emptyAttention,
+  followTarget,
+  headKey,
   scoreOf,
   takeAttention,
   takeInspector,
@@ -16,7 +18,7 @@ import { composition } from "./composition";
 import { button, h, say, set } from "./dom";
 import { exact, quoted, short, signed } from "./format";
 import { createFrame, type Host } from "./frame";
-import { headScores } from "./head-scores";
+import { headScores, valuesOf } from "./head-scores";
 import type { HeadAddress } from "./heads-grid";
 import { headsPanel } from "./heads-panel";
 import { heatColour } from "./heat-bar";
@@ -66,13 +68,16 @@ function render(host: Host) {
     counted: ["reference", "control", "grid", "scores"],
     picture,
     take(message, news) {
+      if (news === "state") followTarget(picture);
       if (news !== "own") return news !== "old";
       const fresh = takeAttention(picture, message);
       if (fresh && message.kind === "attention" && taken) wanted = {};
       return fresh;
     },
     takeAll(everything) {
-      if (everything.of === "inspector") takeInspector(picture, everything);
+      if (everything.of !== "inspector") return;
+      followTarget(picture);
+      takeInspector(picture, everything);
     },
     paint,
     theme(theme) {
@@ -181,11 +186,17 @@ function render(host: Host) {
     },
     save: (format) => void save("pattern", format),
   });
+  const most = button(
+    "the head with the most induction",
+    { "data-live": true },
+    () => lock(likely()),
+    signal,
+  );
   const first = h(
     "p",
     { class: "pc-note pc-first" },
-    "No head is locked: click one on the left, or take ",
-    button("the head with the most induction", { "data-live": true }, () => lock(likely()), signal),
+    "No head is locked: click one among all heads, or take ",
+    most,
     ".",
   );
   const locked = h("h3", { class: "pc-address-title" });
@@ -387,15 +398,20 @@ function render(host: Host) {
     set(headError, { hidden: sentence === "" });
   }
 
-  /** A head worth beginning with: the one with the most induction, or else the very first. */
+  /** What tells a head worth beginning with: without a repeated token there is no induction. */
+  function likelyBy(): "induction" | "previous" | null {
+    const kinds = ["induction", "previous"] as const;
+    return kinds.find((name) => valuesOf(picture, name).length > 0) ?? null;
+  }
   function likely(): HeadAddress {
     const { attention } = picture;
+    const name = likelyBy() ?? "induction";
     let best: HeadAddress = { layer: 0, head: 0 };
-    let most = Number.NEGATIVE_INFINITY;
+    let top = Number.NEGATIVE_INFINITY;
     for (let layer = 0; layer < (attention?.layers ?? 0); layer++) {
       for (let head = 0; head < (attention?.heads ?? 0); head++) {
-        const score = scoreOf(picture, "induction", layer, head);
-        if (score > most) [most, best] = [score, { layer, head }];
+        const score = scoreOf(picture, name, layer, head);
+        if (score > top) [top, best] = [score, { layer, head }];
       }
     }
     return best;
@@ -529,6 +545,12 @@ function render(host: Host) {
     heads.update(picture, look(), head);
     large.update(picture, head, look(), mode(), dead);
     set(first, { hidden: head !== null || dead });
+    const kind = likelyBy();
+    say(
+      most,
+      `the head with the most ${kind === "previous" ? "previous-token attention" : "induction"}`,
+    );
+    set(most, { "data-off": kind === null, title: kind ? null : "The heads are being scored" });
     set(large.element, { hidden: head === null });
     showHead(head, attention, theme);
     lines.update({
@@ -607,9 +629,10 @@ function render(host: Host) {
       "aria-label": `Knock out ${address}`,
       "data-off": refusal !== null,
     });
-    const body = picture.heads.get(`${head.layer}.${head.head}.now`) ?? null;
-    set(direct, { hidden: body === null || body.direct === null });
-    if (body !== null && body.direct !== null) {
+    const body = picture.heads.get(headKey(head.layer, head.head, "now"));
+    const fresh = body !== undefined && body.stamp === attention.stamps.now;
+    set(direct, { hidden: !fresh || body.direct === null });
+    if (fresh && body.direct !== null) {
       const target = picture.state?.metric?.target.text ?? "";
       direct.replaceChildren(
         h("span", { class: "pc-muted" }, "direct on"),

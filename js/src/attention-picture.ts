@@ -26,6 +26,8 @@ export interface AttentionPicture extends Picture {
   /** By "layer.head"; it is the weights' alone, and never of another time. */
   compositions: Map<string, Unpacked<ComposeBody>>;
   tiles: TileCache;
+  /** The tokens whose logits contributions are of: other ones make other numbers. */
+  target: string;
 }
 
 export type ScoreName = Scores["names"][number];
@@ -40,6 +42,7 @@ export function emptyAttention(): AttentionPicture {
     heads: new Map(),
     compositions: new Map(),
     tiles: tileCache(),
+    target: "",
   };
 }
 
@@ -61,6 +64,18 @@ export function takeAttention(picture: AttentionPicture, message: Unpacked<Down>
     default:
       return false;
   }
+}
+
+/** Forgets what was said of another target's logit: no stamp tells it from the present one's. */
+export function followTarget(picture: AttentionPicture): void {
+  const { metric } = picture.state ?? {};
+  const target = metric ? `${metric.target.id} ${metric.against?.id}` : "";
+  if (target === picture.target) return;
+  if (picture.target !== "") {
+    picture.heads.clear();
+    picture.tiles.keep([]);
+  }
+  picture.target = target;
 }
 
 export function takeInspector(picture: AttentionPicture, body: Unpacked<InspectorBody>): void {

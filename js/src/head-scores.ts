@@ -166,7 +166,10 @@ export function headScores(signal: AbortSignal, actions: HeadScoresActions): Hea
         set(line, { "data-stale": stale });
         set(sort, { "aria-pressed": sorted === name ? "true" : "false" });
         if (measure !== null) {
-          set(measure, { hidden: there && !stale, "data-off": progress !== null });
+          // While it fills in, what is there is part of it.
+          const whole = all.length === layersAndHeads(picture);
+          set(measure, { hidden: whole && !stale, "data-off": progress !== null });
+          set(value, { hidden: !measure.hidden && (progress !== null || Number.isNaN(own)) });
           say(
             measure,
             progress !== null
@@ -179,6 +182,10 @@ export function headScores(signal: AbortSignal, actions: HeadScoresActions): Hea
       }
     },
   };
+}
+
+function layersAndHeads({ attention }: AttentionPicture): number {
+  return attention === null ? 0 : attention.layers * attention.heads;
 }
 
 /** The score of every head that has one. */

@@ -23,8 +23,11 @@ export function newest<Question, Answer>(
     inFlight = true;
     const land = (tell: () => void) => {
       inFlight = false;
-      tell();
-      next();
+      try {
+        tell();
+      } finally {
+        next();
+      }
     };
     send(question).then(
       (answer) => land(() => take(answer, question)),

@@ -100,6 +100,7 @@ export function patternPanel(signal: AbortSignal, actions: PatternPanelActions):
   let tokens: readonly PromptToken[] = [];
   let cells: PatternCells | null = null;
   let made = "";
+  let madeOf: Unpacked<HeadBody> | null = null;
   let stale: PatternCells | null = null;
   let mode: Mode = "weight";
   let dead = false;
@@ -208,7 +209,9 @@ export function patternPanel(signal: AbortSignal, actions: PatternPanelActions):
       });
     },
     (body, question) => {
-      picture?.tiles.put(body, question.cells.length, question.cells.causal);
+      // The prompt may have changed on the way: bytes of another pattern have another length.
+      const own = [question.cells, cells].find((each) => each?.name.stamp === body.stamp);
+      if (own) picture?.tiles.put(body, own.length, own.causal);
       for (const place of question.places) {
         const key = keyOf(question.cells, place);
         asked.delete(key);
@@ -338,18 +341,19 @@ export function patternPanel(signal: AbortSignal, actions: PatternPanelActions):
     const { layer, head: number } = head;
     const key = headKey(layer, number, look);
     const body = now.heads.get(key) ?? null;
-    if (!dead && body?.stamp !== stamp && headAsked !== `${key} ${stamp}`) {
-      headAsked = `${key} ${stamp}`;
+    const question = `${key} ${stamp} ${now.target}`;
+    if (!dead && body?.stamp !== stamp && headAsked !== question) {
+      headAsked = question;
       headRequests.ask({ layer, head: number, look });
     }
     const factors = factorsOf(body, look, mode);
     const length = tokensOf(now, look).length;
     const name = { layer, head: number, look, mode, stamp };
-    const same = mode === "weight" || isDifference(look);
-    const next = [key, mode, stamp, length, attention.causal, same || body?.stamp].join();
-    if (next === made) return body;
+    const whole = mode === "weight" || isDifference(look);
+    const next = [key, mode, stamp, length, attention.causal, now.target].join();
+    if (next === made && (whole || madeOf === body)) return body;
     const before = cells;
-    made = next;
+    [made, madeOf] = [next, body];
     cells =
       factors === null ? null : patternCells(now.tiles, name, length, attention.causal, factors);
     const was = before?.name;

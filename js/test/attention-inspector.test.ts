@@ -473,6 +473,33 @@ test("tiles that never come do not make the view ask without end", async () => {
   await until(() => !one(root, ".pc-pattern-panel > .pc-run").hidden);
 });
 
+test("tiles of a prompt that is gone are left, and those of the present one are asked for", async () => {
+  const { root, model, kernel } = await ready({ head: [3, 2] });
+  const answer = model.onSend;
+  model.onSend = () => undefined;
+  await clickHead(root, 4, 1);
+  await until(() => sent(model, "tiles").length === 1);
+  model.onSend = answer;
+  const old = sent(model, "tiles")[0] as Up;
+  kernel.take({ kind: "prompt", id: 0, text: "Quite another text" });
+  await frames();
+  kernel.take(old); // answered with the pattern of the new prompt, of another length
+  await until(() => all(root, ".pc-prompt .pc-chip").length === 4);
+  await until(() => sent(model, "tiles").length > 1);
+  pointer(root, "pointermove", 3, 3);
+  await until(() => one(root, ".pc-exact").textContent?.startsWith("weight 0."));
+  expect(one(root, ".pc-pattern-panel .pc-error").hidden).toBe(true);
+});
+
+test("another target makes other logits: what is known of the old one's is asked again", async () => {
+  const { root, model } = await ready({ head: [3, 2], mode: "contribution" });
+  const before = sent(model, "head").length;
+  all(root, ".pc-token")[1]?.click();
+  await until(() => sent(model, "target").length === 1);
+  await until(() => sent(model, "head").length === before + 1);
+  await until(() => colourAt(root, 9, 9).some((part) => part < 240));
+});
+
 test("refused tiles are said beside the pattern, once", async () => {
   const { root, model, kernel } = await ready({ head: [3, 2] });
   const answer = model.onSend;
