@@ -255,6 +255,14 @@ def test_a_bridge_that_the_user_made_stays_what_it_was(name: str) -> None:
     assert dict(vars(bridge.cfg)) == config
 
 
+@pytest.mark.parametrize("name", ["gpt2", "neox", "llama"])
+def test_a_bridge_that_ran_with_gradients_before_can_be_opened(name: str) -> None:
+    bridge = tiny.fresh_bridge(name)
+    kept = bridge(tiny.ids().unsqueeze(0))  # leaves its last pattern behind, with its history
+    session = pc.Session(LanguageModel(bridge), tiny.ids())
+    torch.testing.assert_close(session.baseline.logits, kept[0].detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_a_tokenizer_stays_what_it_was() -> None:
     tokenizer = letters.tokenizer(padding_side="left")
     before = (tokenizer.padding_side, dict(tokenizer.special_tokens_map), len(tokenizer))

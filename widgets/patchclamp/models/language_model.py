@@ -41,6 +41,14 @@ def share_weights(module: nn.Module, *also: object) -> nn.Module:
     """
     memo: dict[int, object] = {id(t): t for t in (*module.parameters(), *module.buffers())}
     memo |= {id(thing): thing for thing in also if thing is not None}
+    # What a run with gradients has left behind (a bridge keeps its last pattern) is no weight, and
+    # torch copies no tensor that has a history.
+    memo |= {
+        id(kept): kept.detach()
+        for part in module.modules()
+        for kept in vars(part).values()
+        if isinstance(kept, torch.Tensor) and not kept.is_leaf
+    }
     try:
         return copy.deepcopy(module, memo)
     except (TypeError, RuntimeError) as error:
