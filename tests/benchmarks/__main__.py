@@ -1,4 +1,4 @@
-"""The benchmarks: one line a figure, ``name ratio target ok|short``.
+"""The benchmarks: one line a figure, ``name ratio target ok|short``; what it is made of after a #.
 
     python -m tests.benchmarks            all of them
     python -m tests.benchmarks engine     those of one module
@@ -9,9 +9,11 @@ A figure that is short of its target is no failure: machines differ. A crash is.
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from importlib import import_module
 
-GROUPS = ("engine", "gesture")
+GROUPS = ("engine", "gesture", "attention", "attention-memory")
 
 
 def main() -> None:
@@ -23,9 +25,13 @@ def main() -> None:
     unknown = set(asked.group) - set(GROUPS)
     if unknown:
         arguments.error(f"there is no group {min(unknown)!r}; there is {' and '.join(GROUPS)}.")
+    # `timeout` and CI end a run with SIGTERM: servers, browsers and folders are to go then too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     options = {} if asked.rounds is None else {"rounds": asked.rounds}
     for group in asked.group or GROUPS:
-        for figure in import_module(f"tests.benchmarks.{group}").figures(**options):
+        for figure in import_module(f"tests.benchmarks.{group.replace('-', '_')}").figures(
+            **options
+        ):
             print(figure, flush=True)
 
 
