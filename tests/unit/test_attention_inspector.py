@@ -456,6 +456,18 @@ def test_a_knocked_out_cell_is_zero_and_the_prediction_moves(view: Heard, sessio
     assert np.array_equal(after[:last], before[:last])
 
 
+def test_a_knock_out_s_effect_comes_beside_that_of_random_heads(
+    view: Heard, session: Session
+) -> None:
+    view.ask("knock", layers=[2, 3], heads=[1], sources=[0, 1])
+    now = session.revision
+    effect = view.hear(lambda m: m["kind"] == "effects" and m["revision"] == now)["rows"][0]
+    whole, without = (r.log_probs()[session.target] for r in (session.current, session.baseline))
+    assert effect["effect"] == pytest.approx(float(whole - without), abs=1e-4)
+    assert effect["control"]["of"] == "heads"
+    assert effect["control"]["low"] <= effect["control"]["median"] <= effect["control"]["high"]
+
+
 def test_knock_outs_that_others_made_are_outlined(view: Heard, session: Session) -> None:
     session.interventions = [
         Knockout("{L1.H0[-1<-2], L2.H0[-1<-2], L3.H1[*<-0]}", "zero"),
@@ -932,7 +944,10 @@ def test_the_gestures_are_methods_too(session: Session) -> None:
     assert view.pattern("L2.H1", "second").shape == (9, 9)
     with pytest.raises(InputError, match="must not cross"):
         view.align(pairs=[(4, 8)])
+    view.look = "second-difference"
     view.compare(None)
+    assert len(view.scores) == 16
+    assert view.attention()["look"] == "now"
     assert view.measure("effect")["effect"].notna().all()
     assert list(view.next_tokens) == ["id", "text", "before", "after"]
     with pytest.raises(InputError, match="no look 'after'"):
@@ -1012,4 +1027,4 @@ def test_a_closed_view_is_off_its_session(session: Session) -> None:
     time.sleep(0.3)
     assert len(view.heard) == heard
     assert session._observers == []
-    assert view._patterns.nbytes == 0
+    until(lambda: view._patterns.nbytes == 0)

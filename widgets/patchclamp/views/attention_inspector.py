@@ -41,6 +41,7 @@ Head = tuple[int, int]
 NAMES: tuple[Score, ...] = get_args(Score)
 _SAVED_TILES = 96 * 1024  # bytes of tiles of the locked head that a saved page may hold
 _SCORES_EVERY = 0.3  # seconds
+_OF_TWO: frozenset[Look] = frozenset({"second", "second-difference"})
 # Jobs that answer one gesture at once: neither Stop nor another prompt ends them.
 _ANSWERS = frozenset({"head", "tiles", "cell", "compose"})
 
@@ -93,8 +94,11 @@ class AttentionInspector(StackView, bundle="attention-inspector"):
 
     def close(self) -> None:
         """Take the view off its session and out of the notebook; its work stops."""
+        was_open = not getattr(self, "_closed", True)
         super().close()
-        self._patterns.forget()
+        if was_open:  # on the worker, behind what runs there still
+            patterns = self._patterns
+            self._session.submit(lambda _should_stop: patterns.forget())
 
     # --- the same gestures, from Python ----------------------------------------------------------
 
@@ -388,7 +392,11 @@ class AttentionInspector(StackView, bundle="attention-inspector"):
         return self._checked(layer, head)
 
     def _scene(self) -> Scene:
-        return Scene.of(self._session, self._aligned)
+        scene = Scene.of(self._session, self._aligned)
+        if scene.second is None and self._look in _OF_TWO:  # it was taken away
+            with self._lock:
+                self._look = "now"
+        return scene
 
     def _aligned(self, now: "Experiment", second: "Experiment | None") -> Partners:
         """The partners of an input's positions: those chosen, or a first guess."""
@@ -432,9 +440,6 @@ class AttentionInspector(StackView, bundle="attention-inspector"):
     def _changed(self, change: Change) -> None:
         # What is measured now is of patterns that are no more.
         self._stop_tasks(lambda name: name in {"grid", "picture", ("assess", "effect")})
-        if self._session.experiment.surroundings.contrast is None and OTHER_PROMPT & {self._look}:
-            with self._lock:
-                self._look = "now"
         super()._changed(change)
         self._push_attention()
         self._push_scores()
@@ -837,9 +842,6 @@ class AttentionInspector(StackView, bundle="attention-inspector"):
             *super()._cuts(hello),
             ("head", {"head": None}),
         ]
-
-
-OTHER_PROMPT: frozenset[Look] = frozenset({"second", "second-difference"})
 
 
 class _Scored:
