@@ -238,7 +238,7 @@ function render(host: Host) {
     signal,
   );
   const headError = h("p", { class: "pc-error", role: "alert", hidden: true });
-  const composed_ = composition(signal, {
+  const compositionPart = composition(signal, {
     measure() {
       composing = true;
       composed = "";
@@ -253,7 +253,7 @@ function render(host: Host) {
       soon();
     },
     (refused) => {
-      composed_.refuse(refused.message);
+      compositionPart.refuse(refused.message);
       composing = false;
       soon();
     },
@@ -269,8 +269,7 @@ function render(host: Host) {
     ),
     headError,
     scores.element,
-    direct,
-    composed_.element,
+    h("div", {}, direct, compositionPart.element),
   );
   const lines = attentionLines(signal, {
     hover(token) {
@@ -642,7 +641,7 @@ function render(host: Host) {
     }
     const key = `${head.layer}.${head.head}`;
     const known = picture.compositions.get(key) ?? null;
-    composed_.update(known, attention.heads, composing && known === null);
+    compositionPart.update(known, attention.heads, composing && known === null);
     if (composing && known === null && composed !== key && !frame.dead()) {
       composed = key;
       clearTimeout(settling);

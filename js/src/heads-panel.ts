@@ -109,7 +109,6 @@ export function headsPanel(signal: AbortSignal, actions: HeadsPanelActions): Hea
       { class: "pc-line pc-panel-head" },
       h("h3", { class: "pc-title" }, count),
       h("label", { class: "pc-field" }, "by", order),
-      h("span", { class: "pc-group pc-to-end" }, ...saveButtons("the heads", actions.save, signal)),
     ),
     h(
       "div",
@@ -118,6 +117,7 @@ export function headsPanel(signal: AbortSignal, actions: HeadsPanelActions): Hea
       h("label", { class: "pc-field" }, "–", last),
       leastField,
       all,
+      h("span", { class: "pc-group pc-to-end" }, ...saveButtons("the heads", actions.save, signal)),
     ),
     error,
     h("div", { class: "pc-heads-scroll" }, grid.element),
