@@ -1,6 +1,7 @@
 """AttentionInspector on tiny random models: what a page sends, and what comes back to it."""
 
 import ast
+import gc
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -1017,9 +1019,11 @@ def test_a_picture_too_large_first_makes_its_small_patterns_coarser(view: Heard)
     assert len(json.dumps(picture)) <= SNAPSHOT_BYTES
 
 
-def test_a_closed_view_is_off_its_session(session: Session) -> None:
+def test_a_closed_view_is_off_its_session_and_gone(session: Session) -> None:
     view = opened(session)
+    view.ask("inspect", head=[1, 2])
     view.ask("assess", score="effect")
+    gone, patterns = weakref.ref(view), view._patterns
     view.close()
     heard = len(view.heard)
     session.interventions = [Knockout("L1.H1")]
@@ -1027,4 +1031,7 @@ def test_a_closed_view_is_off_its_session(session: Session) -> None:
     time.sleep(0.3)
     assert len(view.heard) == heard
     assert session._observers == []
-    until(lambda: view._patterns.nbytes == 0)
+    until(lambda: patterns.nbytes == 0)
+    del view
+    until(lambda: gc.collect() >= 0 and gone() is None, 15)
+    assert not [t for t in threading.enumerate() if t.name == "patchclamp view"]
