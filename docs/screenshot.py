@@ -1,9 +1,9 @@
-"""Take the pictures of NeuronClamp that the README shows, from the running product.
+"""Take the pictures of the views that the README shows, from the running product.
 
-    python docs/screenshot.py
+    python docs/screenshot.py [neuron-clamp | attention-inspector]
 
-opens a JupyterLab of its own in Chromium, puts two neurons and a direction of the default model on
-sliders, and writes neuron-clamp-light.png and neuron-clamp-dark.png beside this file.
+opens a JupyterLab of its own in Chromium, does something with each view on the default model, and
+writes <view>-light.png and <view>-dark.png beside this file.
 """
 
 from __future__ import annotations
@@ -21,12 +21,21 @@ sys.path.insert(0, str(HERE.parent))
 
 from tests.lab import lab  # noqa: E402 (the repository is not installed as a package of tests)
 
-CELLS = (
-    'import patchclamp as pc\n\nmodel = pc.load("smollm2")',
-    'session = pc.Session(model, "The Eiffel Tower is located in the city of")',
-    "clamp = pc.NeuronClamp(session)\nclamp",
-)
-STACK = """
+LOAD = 'import patchclamp as pc\n\nmodel = pc.load("smollm2")'
+STORY = "Mary and John went to the store. John gave a book to Mary, and Mary gave a book to"
+CELLS = {
+    "neuron-clamp": (
+        LOAD,
+        'session = pc.Session(model, "The Eiffel Tower is located in the city of")',
+        "clamp = pc.NeuronClamp(session)\nclamp",
+    ),
+    "attention-inspector": (
+        LOAD,
+        f"session = pc.Session(model, {STORY!r})",
+        "inspector = pc.AttentionInspector(session)\ninspector",
+    ),
+}
+CLAMP = """
 import torch
 
 
@@ -46,12 +55,21 @@ session.interventions = [
 clamp.select("L21.N529@-1")
 clamp.generate(40)
 """
+INSPECT = """
+inspector.lock("L18.H6")
+inspector.measure("random_induction")
+last = len(session.ids) - 1
+source = int(inspector.pattern("L18.H6")[last, 1:].argmax()) + 1
+inspector.knock_out(f"L[17:24].H*[{last}<-{source}]")
+"""
+DO = {"neuron-clamp": CLAMP, "attention-inspector": INSPECT}
+SIZE = {"neuron-clamp": (1180, 1200), "attention-inspector": (1380, 2100)}
 LARGEST = 300_000
 """Bytes that a picture in the repository may have."""
 
 
-def main() -> None:
-    """Write both pictures."""
+def main(views: list[str]) -> None:
+    """Write both pictures of each view."""
     with tempfile.TemporaryDirectory() as temporary:
         served, home = Path(temporary, "served"), Path(temporary, "home")
         served.mkdir()
@@ -68,31 +86,37 @@ def main() -> None:
             "nbformat": 4,
             "nbformat_minor": 5,
         }
-        (served / "screenshot.ipynb").write_text(json.dumps(notebook_file), encoding="utf-8")
+        for view in views:
+            (served / f"{view}.ipynb").write_text(json.dumps(notebook_file), encoding="utf-8")
         with lab.server(served, home) as url, lab.browser() as browser:
-            page = browser.new_page(
-                viewport={"width": 1180, "height": 1200}, device_scale_factor=1.5
-            )
-            notebook = lab.Notebook(page, url)
-            notebook.open("screenshot.ipynb")
-            notebook.cells(*CELLS)
-            notebook.run_all()
-            notebook.settled()
-            notebook.python(STACK)
-            notebook.settled()
-            page.mouse.move(0, 0)
-            for theme in ("Light", "Dark"):
-                notebook.theme(theme)
-                notebook.settled()
-                _write(
-                    notebook.view().screenshot(animations="disabled"),
-                    HERE / f"neuron-clamp-{theme.lower()}.png",
+            for view in views:
+                width, height = SIZE[view]
+                page = browser.new_page(
+                    viewport={"width": width, "height": height}, device_scale_factor=1.5
                 )
+                _take(lab.Notebook(page, url), view)
+                page.close()
+
+
+def _take(notebook: lab.Notebook, view: str) -> None:
+    shown = notebook.settled if view == "neuron-clamp" else notebook.inspector
+    notebook.open(f"{view}.ipynb")
+    notebook.cells(*CELLS[view])
+    notebook.run_all()
+    shown()
+    notebook.python(DO[view])
+    shown()
+    notebook.page.mouse.move(0, 0)
+    for theme in ("Light", "Dark"):
+        notebook.theme(theme)
+        taken = shown().screenshot(animations="disabled")
+        _write(taken, HERE / f"{view}-{theme.lower()}.png")
+    notebook.theme("Light")
 
 
 def _write(taken: bytes, file: Path) -> None:
-    """Keep a screenshot as the smallest PNG of the same pixels."""
-    Image.open(io.BytesIO(taken)).convert("RGB").save(file, optimize=True)
+    """Keep a screenshot as a small PNG: 256 colours are more than anybody sees here."""
+    Image.open(io.BytesIO(taken)).convert("RGB").quantize(256).save(file, optimize=True)
     size = file.stat().st_size
     if size > LARGEST:
         raise SystemExit(f"{file.name} has {size} bytes, more than {LARGEST}: make it smaller.")
@@ -100,4 +124,4 @@ def _write(taken: bytes, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or list(CELLS))
