@@ -364,6 +364,34 @@ def test_a_second_prompt_is_aligned_edited_and_subtracted(inspected: Notebook) -
     )
 
 
+# --- 6 and 8: composition, saving ----------------------------------------------------------------
+
+
+def test_composition_is_pythons_and_its_heads_are_one_click_away(inspected: Notebook) -> None:
+    view = inspected.inspector()
+    view.get_by_role("button", name="Measure composition with all other heads").click()
+    view.locator(".pc-composed").first.wait_for()
+    table = inspected.value("inspector.composition('L2.H1').fillna(-9).to_dict('records')")
+    later = max((row for row in table if row["layer"] > 2), key=lambda row: row["v"])
+    said(inspected, ".pc-composed-name", f"^{later['address']}$")
+    shown = view.locator(".pc-composed").filter(has_text=later["address"]).last
+    shown.click()
+    inspected.until(f"inspector.locked == {later['address']!r}")
+
+
+def test_the_pattern_is_saved_as_svg_and_png_with_its_tokens(inspected: Notebook) -> None:
+    panel = inspected.inspector().locator(".pc-pattern-panel")
+    with inspected.page.expect_download() as svg:
+        panel.get_by_role("button", name=re.compile("SVG")).click()
+    text = svg.value.path().read_text(encoding="utf-8")
+    assert svg.value.suggested_filename.endswith(".svg")
+    assert "L2.H1" in text
+    assert "mat" in text
+    with inspected.page.expect_download() as png:
+        panel.get_by_role("button", name=re.compile("PNG")).click()
+    assert inked(Image.open(png.value.path())) > 20
+
+
 # --- 7: encoders ---------------------------------------------------------------------------------
 
 
@@ -404,10 +432,10 @@ def test_what_is_typed_is_text_wherever_it_is_shown(notebook: Notebook) -> None:
     said(notebook, ".pc-pattern-title", "L1.H0")
     assert SCRIPT in notebook.inspector().locator(".pc-prompts").inner_text()
     assert notebook.page.evaluate("() => window.taken") is None
-    notebook.python("session.input = 'cat'")
-    said(notebook, ".pc-prompt", "cat")
-    notebook.inspector()
-    assert notebook.errors() == []
+    notebook.python("session.input = torch.tensor([4])")
+    notebook.until("inspector.pattern('L1.H0').tolist() == [[1.0]]")
+    point_at(notebook, 0, 0)
+    assert exact(notebook)["weight"] == 1
 
 
 def test_a_saved_page_draws_the_pattern_without_kernel_and_network(
