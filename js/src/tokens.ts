@@ -56,6 +56,7 @@ const MOVED = {
 
 const REST = 200; // milliseconds
 const RUN = 32; // chips of one layer
+const LONG = 8; // runs from which those out of sight are left out, at the price of a line for each
 
 export function tokenStrip(
   signal: AbortSignal,
@@ -120,6 +121,9 @@ export function tokenStrip(
       return run;
     });
     list.replaceChildren(...runs);
+    // A browser paints all of a box that scrolls, in each frame in which anything is painted:
+    // with thousands of chips that alone is longer than a frame.
+    set(list, { "data-long": runs.length > LONG });
     shades = [];
     // What is predicted next stands after the last token.
     requestAnimationFrame(() => {
