@@ -49,7 +49,7 @@ STATIC = Path(__file__).parent.parent / "static"
 SNAPSHOT_BYTES = 256 * 1024
 
 _STATUS_AFTER = 0.1  # seconds; what is done sooner is not worth a word
-_AT_REST_AFTER = 0.3
+_AT_REST_AFTER = 1.5  # the picture for saved pages is larger than what a gesture needs
 
 
 class Later:
