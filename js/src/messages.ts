@@ -78,9 +78,9 @@ export interface Edit {
   positions?: string | null;
   muted?: boolean | null;
   /**
-   * For `ablate` only.
+   * For `ablate` (mean, zero, resample) and `knockout` (renormalise, zero, contrast) only.
    */
-  how?: ("mean" | "zero" | "resample") | null;
+  how?: ("mean" | "zero" | "resample" | "renormalise" | "contrast") | null;
   final?: boolean;
 }
 /**

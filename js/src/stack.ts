@@ -63,6 +63,11 @@ const HOW = [
   ["zero", "to zero"],
   ["resample", "resample"],
 ] as const;
+const KNOCKOUT_HOW = [
+  ["renormalise", "renormalise"],
+  ["zero", "to zero"],
+  ["contrast", "second prompt's"],
+] as const;
 const UNITS: readonly (readonly [Unit, string, string])[] = [
   ["raw", "raw", "The activation as the model has it"],
   ["sd", "sd", "Standard deviations on the reference texts: from the mean for set, from 0 for add"],
@@ -249,8 +254,9 @@ export function stack(signal: AbortSignal, actions: StackActions): Stack {
       (op) => actions.edit({ key, op: op as NonNullable<EditGesture["op"]>, final: true }),
       signal,
     );
+    const knocks = row.op === "knockout";
     const how = select(
-      HOW,
+      knocks ? KNOCKOUT_HOW : HOW,
       { "data-live": true, class: "pc-select pc-how" },
       (chosen) =>
         actions.edit({ key, how: chosen as NonNullable<EditGesture["how"]>, final: true }),
@@ -614,8 +620,8 @@ export function stack(signal: AbortSignal, actions: StackActions): Stack {
         set(operation, { "aria-label": `What is done to ${row.address}`, hidden: !row.editable });
         operation.value = row.op;
         set(how, {
-          "aria-label": `How ${row.address} is ablated`,
-          hidden: row.op !== "ablate" || !row.editable,
+          "aria-label": `How ${row.address} is ${knocks ? "knocked out" : "ablated"}`,
+          hidden: !knocks && (row.op !== "ablate" || !row.editable),
         });
         if (row.how !== null) how.value = row.how;
         set(positions, { "aria-label": `Where ${row.address} is touched`, hidden: !row.editable });

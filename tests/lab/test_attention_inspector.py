@@ -323,6 +323,8 @@ def test_from_token_to_token_across_layers_and_whole_heads(inspected: Notebook) 
     inspected.until("len(session.interventions) == 2")
     assert inspected.value("str(session.interventions[1].site)") == "L2.H1"
     row = inspected.inspector().locator(".pc-row").first
+    row.get_by_label(re.compile("^How .* is knocked out$")).select_option("zero")
+    inspected.until("session.interventions[0].how == 'zero'")
     row.get_by_role("button", name=re.compile("^Remove ")).click()
     inspected.until("len(session.interventions) == 1")
 

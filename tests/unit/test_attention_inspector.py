@@ -458,6 +458,21 @@ def test_a_knocked_out_cell_is_zero_and_the_prediction_moves(view: Heard, sessio
     assert np.array_equal(after[:last], before[:last])
 
 
+def test_how_a_knock_out_is_done_is_edited_in_its_row(view: Heard, session: Session) -> None:
+    key = view.ask("knock", layers=[1, 2], heads=[2], destinations=[5, 6], sources=[1, 2])["body"][
+        "key"
+    ]
+    assert view.ask("edit", key=key, how="zero")["ok"]
+    assert session.interventions == (Knockout("L1.H2[5<-1]", "zero"),)
+    refused = view.ask("edit", key=key, how="contrast")
+    assert not refused["ok"]
+    assert "contrast" in refused["error"]
+    refused = view.ask("edit", key=key, how="mean")
+    assert not refused["ok"]
+    assert refused["field"] == "how"
+    assert session.interventions == (Knockout("L1.H2[5<-1]", "zero"),)
+
+
 def test_a_knock_out_s_effect_comes_beside_that_of_random_heads(
     view: Heard, session: Session
 ) -> None:

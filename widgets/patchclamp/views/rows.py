@@ -18,7 +18,7 @@ from patchclamp.interventions import (
 )
 from patchclamp.sites import Positions, Site, SiteSet
 
-from .messages import Edit, How, MessageError, Operation, Range, Row
+from .messages import Edit, MessageError, Operation, Range, Row
 
 OPERATIONS: dict[type[Intervention], Operation] = {
     Clamp: "set",
@@ -201,7 +201,6 @@ def made(
     op: Operation,
     value: float,
     *,
-    how: How | None = None,
     muted: bool = False,
 ) -> Intervention:
     """An intervention of this view's four kinds.
@@ -217,7 +216,7 @@ def made(
         case "scale":
             return Scale(site, value, muted=muted)
         case "ablate":
-            return Ablate(site, how=how or "mean", muted=muted)
+            return Ablate(site, muted=muted)
 
 
 def first(site: Site | SiteSet, op: Operation, measured: Measured | None) -> Intervention:
@@ -261,8 +260,10 @@ def edited(old: Intervention, edit: Edit, measured: Measured | None) -> Interven
             new = new.with_value(edit.value)
     if edit.how is not None:
         with _about("how"):
-            if not isinstance(new, Ablate):
-                raise InterventionError("Only ablating has a how; choose the operation first.")
+            if not isinstance(new, Ablate | Knockout):
+                raise InterventionError(
+                    "Only ablating and knocking out have a how; choose the operation first."
+                )
             new = new.replace(how=edit.how)
     if edit.muted is not None:
         new = new.replace(muted=edit.muted)

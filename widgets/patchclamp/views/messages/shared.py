@@ -7,7 +7,7 @@ from pydantic import Field, FiniteFloat
 from .wire import MAX_MESSAGE, MAX_SAFE_INTEGER, Address, Array, Key, Message, Positions, Up
 
 Operation = Literal["set", "add", "scale", "ablate"]
-How = Literal["mean", "zero", "resample"]
+How = Literal["mean", "zero", "resample", "renormalise", "contrast"]
 Job = Literal["curve", "control", "generate", "rank", "reference", "scores", "grid"]
 
 
@@ -35,7 +35,7 @@ class Edit(Up):
     """What stands after the @: "" (all but a beginning-of-sequence token), "-1", "all", "3,5"."""
     muted: bool | None = None
     how: How | None = None
-    """For `ablate` only."""
+    """For `ablate` (mean, zero, resample) and `knockout` (renormalise, zero, contrast) only."""
     final: bool = True
 
 
