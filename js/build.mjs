@@ -9,7 +9,7 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const outdir = join(root, "widgets", "patchclamp", "static");
 // The bundle is a trait of every instance and travels with each of them: so many bytes at most.
 // AttentionInspector has three drawings, a grid, a matrix and lines, and saves two as files.
-const BUDGETS = { "neuron-clamp": 60 * 1024, "attention-inspector": 124 * 1024 };
+const BUDGETS = JSON.parse(readFileSync(join(root, "js", "budgets.json"), "utf8"));
 const WIDGETS = Object.keys(BUDGETS);
 
 const watching = process.argv.includes("--watch");
