@@ -28,7 +28,23 @@ export type Up =
   | Compose
   | Knock
   | Second
-  | Align;
+  | Align
+  | Objective
+  | Pairs
+  | Pair
+  | Survey
+  | Ablations
+  | Drill
+  | Patching
+  | Find
+  | Size
+  | Switch
+  | Annotate
+  | Edge
+  | Check
+  | Interact
+  | Export
+  | Import;
 export type Down =
   | ReplyOk
   | ReplyError
@@ -41,7 +57,13 @@ export type Down =
   | Status
   | AttentionUpdate
   | GridUpdate
-  | ScoresUpdate;
+  | ScoresUpdate
+  | CircuitUpdate
+  | MapUpdate
+  | PatchingUpdate
+  | GraphUpdate
+  | CheckUpdate
+  | FaithfulUpdate;
 
 /**
  * What travels between a view in the page and its Python half.
@@ -362,6 +384,184 @@ export interface Align {
   pair?: [number | null, number | null] | null;
 }
 /**
+ * Measure something else. Absent tokens stay what they are where the metric has any.
+ */
+export interface Objective {
+  id: number;
+  kind: "objective";
+  metric: "logit_difference" | "log_prob" | "kl" | "loss";
+  token?: number | null;
+  against?: number | null;
+}
+/**
+ * Work on a set of prompt pairs that comes with the package; null: on the prompt alone.
+ */
+export interface Pairs {
+  id: number;
+  kind: "pairs";
+  name: string | null;
+  count?: number;
+  seed?: number;
+}
+/**
+ * Show another pair of the set: it becomes the session's prompt and contrast.
+ */
+export interface Pair {
+  id: number;
+  kind: "pair";
+  index: number;
+}
+/**
+ * Measure what ablating each component does; estimates first, exact values fill in.
+ */
+export interface Survey {
+  id: number;
+  kind: "survey";
+  how?: "mean" | "zero" | "resample" | "corrupt";
+}
+/**
+ * Ablate components, or take their ablations back where every one of them is ablated.
+ *
+ * `solo` ablates just these, and mutes every other row of the stack; again gives them back.
+ */
+export interface Ablations {
+  id: number;
+  kind: "ablations";
+  /**
+   * @minItems 1
+   * @maxItems 1024
+   */
+  addresses: [string, ...string[]];
+  how?: "mean" | "zero" | "resample" | "corrupt";
+  solo?: boolean;
+}
+/**
+ * Look into a component. The reply's body is a `DrillBody`.
+ */
+export interface Drill {
+  id: number;
+  kind: "drill";
+  address: string;
+  how?: "mean" | "zero" | "resample" | "corrupt";
+}
+/**
+ * Patch activations between the clean and the corrupt run; fills in by `PatchingUpdate`s.
+ */
+export interface Patching {
+  id: number;
+  kind: "patching";
+  direction?: "denoise" | "noise";
+  over?: "resid_pre" | "attn" | "mlp" | "head";
+}
+/**
+ * Score all edges (or components); a `GraphUpdate` follows.
+ */
+export interface Find {
+  id: number;
+  kind: "find";
+  method?: "attribution" | "eap" | "eap-ig" | "acdc";
+  of?: "edges" | "nodes";
+  how?: "mean" | "zero" | "resample" | "corrupt";
+  /**
+   * Of the integrated gradients.
+   */
+  steps?: number;
+  /**
+   * Of ACDC: an edge goes whose removal changes the metric by less; null takes a twentieth of
+   * what separates clean from corrupt.
+   */
+  threshold?: number | null;
+  /**
+   * Of ACDC: the most edges that are tried; what is not tried stays in.
+   */
+  runs?: number;
+}
+/**
+ * Let the circuit be so many of the strongest edges; a `CheckUpdate` follows.
+ */
+export interface Size {
+  id: number;
+  kind: "size";
+  count: number;
+  final?: boolean;
+}
+/**
+ * Take nodes or edges out of the circuit, or put them back in; a `CheckUpdate` follows.
+ */
+export interface Switch {
+  id: number;
+  kind: "switch";
+  /**
+   * @minItems 1
+   * @maxItems 1024
+   */
+  addresses: [string, ...string[]];
+}
+/**
+ * Pin, name or group nodes; what is absent stays. An empty name or group takes it away.
+ */
+export interface Annotate {
+  id: number;
+  kind: "annotate";
+  /**
+   * @minItems 1
+   * @maxItems 1024
+   */
+  addresses: [string, ...string[]];
+  pinned?: boolean | null;
+  name?: string | null;
+  group?: string | null;
+}
+/**
+ * What one edge does, exactly. The reply's body is an `EdgeBody`.
+ */
+export interface Edge {
+  id: number;
+  kind: "edge";
+  address: string;
+}
+/**
+ * Measure faithfulness against size, with random circuits; fills in by `FaithfulUpdate`s.
+ */
+export interface Check {
+  id: number;
+  kind: "check";
+}
+/**
+ * Ablate A, B, and both. The reply's body is an `InteractBody`.
+ */
+export interface Interact {
+  id: number;
+  kind: "interact";
+  /**
+   * @minItems 1
+   * @maxItems 1024
+   */
+  a: [string, ...string[]];
+  /**
+   * @minItems 1
+   * @maxItems 1024
+   */
+  b: [string, ...string[]];
+  how?: "mean" | "zero" | "resample" | "corrupt";
+}
+/**
+ * The circuit as a file. The reply's body is an `ExportBody`.
+ */
+export interface Export {
+  id: number;
+  kind: "export";
+  format?: "json" | "code";
+}
+/**
+ * Take a circuit from the text of a file that `export` wrote.
+ */
+export interface Import {
+  id: number;
+  kind: "import";
+  text: string;
+}
+/**
  * The gesture was taken; results up to `revision` are still to come.
  */
 export interface ReplyOk {
@@ -373,6 +573,7 @@ export interface ReplyOk {
     | (
         | HelloBody
         | InspectorBody
+        | AblatorBody
         | AddBody
         | RankBody
         | CompleteBody
@@ -383,6 +584,10 @@ export interface ReplyOk {
         | CellBody
         | ComposeBody
         | KnockBody
+        | DrillBody
+        | EdgeBody
+        | InteractBody
+        | ExportBody
       )
     | null;
 }
@@ -823,6 +1028,242 @@ export interface TilesBody {
   cells: PackedArray;
 }
 /**
+ * Answers `hello` of a CircuitAblator: all there is.
+ */
+export interface AblatorBody {
+  of: "ablator";
+  revision: number;
+  state: State;
+  result_revision: number | null;
+  result: Result | null;
+  effects_revision: number | null;
+  effects: Effect[];
+  circuit: CircuitState;
+  map: EffectMap | null;
+  patching: PatchingMap[];
+  graph: Graph | null;
+  checked: Checked | null;
+  faithful: Faithful | null;
+}
+/**
+ * What is declared. Beside it, `State` has the prompt, the stack and the metric.
+ */
+export interface CircuitState {
+  layers: number;
+  heads: number;
+  kv_heads: number;
+  /**
+   * Whether the blocks have MLPs: the map's last column.
+   */
+  mlp: boolean;
+  metric_kind: "logit_difference" | "log_prob" | "kl" | "loss" | "custom";
+  /**
+   * Of effects: "nats" or "logits", or "" of a function of the user's.
+   */
+  unit: string;
+  sets: SetName[];
+  pairs: PairSet | null;
+  /**
+   * The corrupt prompt; null where there is none, or it was given as token ids.
+   */
+  contrast: string | null;
+  selection: Selection | null;
+  refusals: CircuitRefusals;
+}
+/**
+ * A prompt set that comes with the package.
+ */
+export interface SetName {
+  name: string;
+  about: string;
+}
+/**
+ * The set of prompt pairs that effects are averaged over.
+ */
+export interface PairSet {
+  name: string;
+  about: string;
+  seed: number;
+  pairs: PromptPair[];
+  /**
+   * Which pair is the session's prompt.
+   */
+  shown: number;
+  /**
+   * What was left out when it was made, or empty.
+   */
+  note: string;
+}
+/**
+ * A pair of the set, as texts.
+ */
+export interface PromptPair {
+  clean: string;
+  corrupt: string;
+  answer: string;
+  wrong: string;
+}
+/**
+ * Which edges are in the circuit: so many of the strongest, but for what was switched.
+ */
+export interface Selection {
+  /**
+   * How many of the strongest.
+   */
+  size: number;
+  /**
+   * How many are in the circuit, after switching.
+   */
+  edges: number;
+  added: string[];
+  /**
+   * Nodes and edges that were switched in and out by hand.
+   */
+  removed: string[];
+  notes: NodeNote[];
+}
+/**
+ * What somebody said of a node.
+ */
+export interface NodeNote {
+  address: string;
+  pinned: boolean;
+  name: string;
+  group: string;
+}
+/**
+ * Why something cannot be had here, in a sentence; null where it can.
+ */
+export interface CircuitRefusals {
+  /**
+   * No contrast prompt, or one of another length.
+   */
+  corrupt: string | null;
+  /**
+   * A model whose residual stream is no plain sum.
+   */
+  edges: string | null;
+  prediction: string | null;
+}
+/**
+ * What ablating each component does to the metric: with it ablated minus without.
+ *
+ * Rows are layers, columns heads and then, where there are MLPs, the MLP.
+ */
+export interface EffectMap {
+  revision: number;
+  how: "mean" | "zero" | "resample" | "corrupt";
+  /**
+   * The metric under the stack as it is, averaged over the pairs.
+   */
+  baseline: number;
+  estimate: PackedArray;
+  exact: PackedArray;
+  done: number;
+  total: number;
+  pairs: number;
+  /**
+   * How much it costs, or why there is no estimate; may be empty.
+   */
+  note: string;
+}
+/**
+ * Activation patching: rows are layers, columns positions, or heads.
+ */
+export interface PatchingMap {
+  revision: number;
+  direction: "denoise" | "noise";
+  over: "resid_pre" | "attn" | "mlp" | "head";
+  /**
+   * The tokens of the prompt shown, or "H0", "H1", ...
+   */
+  columns: string[];
+  clean: number;
+  /**
+   * The metric on either side, averaged over the pairs.
+   */
+  corrupt: number;
+  values: PackedArray;
+  done: number;
+  total: number;
+  pairs: number;
+}
+/**
+ * Scores of all edges: what replacing what an edge carries does to the metric, estimated.
+ *
+ * Only the strongest are here, strongest first; `total` says of how many.
+ */
+export interface Graph {
+  revision: number;
+  method: "attribution" | "eap" | "eap-ig" | "acdc";
+  of: "edges" | "nodes";
+  how: "mean" | "zero" | "resample" | "corrupt";
+  /**
+   * Addresses that `source` and `reader` point into; readers have a part, "L7.H2:q".
+   */
+  nodes: string[];
+  source: PackedArray;
+  reader: PackedArray;
+  estimate: PackedArray;
+  exact: PackedArray;
+  /**
+   * How many edges the model has.
+   */
+  total: number;
+  clean: number;
+  /**
+   * The metric with nothing replaced, and with everything.
+   */
+  corrupt: number;
+  sizes: PackedArray;
+  thresholds: PackedArray;
+  /**
+   * What the reader must know: a budget that ran out, how many estimates the exact values
+   * contradict; may be empty.
+   */
+  note: string;
+}
+/**
+ * The circuit by itself, and the model without it, exactly.
+ */
+export interface Checked {
+  revision: number;
+  edges: number;
+  clean: number;
+  corrupt: number;
+  /**
+   * The metric with everything outside of the circuit replaced.
+   */
+  circuit: number;
+  /**
+   * The metric with the circuit replaced and everything else as it is.
+   */
+  without: number;
+  /**
+   * (circuit - corrupt) / (clean - corrupt); null where these two do not differ.
+   */
+  faithfulness: number | null;
+  /**
+   * The same of the model without the circuit: near 0 when the circuit is all there is.
+   */
+  completeness: number | null;
+}
+/**
+ * Faithfulness against circuit size, filling in; NaN where it is not measured yet.
+ */
+export interface Faithful {
+  revision: number;
+  sizes: PackedArray;
+  faithfulness: PackedArray;
+  completeness: PackedArray;
+  random_low: PackedArray;
+  random_median: PackedArray;
+  random_high: PackedArray;
+  seeds: number;
+  done: number;
+  total: number;
+}
+/**
  * Answers `add`.
  */
 export interface AddBody {
@@ -914,6 +1355,93 @@ export interface KnockBody {
   key: number | null;
 }
 /**
+ * Answers `drill`: exact effects of a component's parts.
+ */
+export interface DrillBody {
+  of: "drill";
+  address: string;
+  how: "mean" | "zero" | "resample" | "corrupt";
+  /**
+   * Of a head its parts "q", "k", "v", "z"; of an MLP none.
+   */
+  parts: string[];
+  part_effects: PackedArray;
+  /**
+   * The tokens of the prompt shown.
+   */
+  positions: string[];
+  position_effects: PackedArray;
+  /**
+   * Of an MLP its strongest neurons; massive-activation neurons are left out.
+   */
+  neurons: NeuronEffect[];
+  /**
+   * How many neurons there are.
+   */
+  total: number;
+}
+/**
+ * A neuron of an MLP that was looked into.
+ */
+export interface NeuronEffect {
+  address: string;
+  estimate: number;
+  exact: number;
+}
+/**
+ * Answers `edge`.
+ */
+export interface EdgeBody {
+  of: "edge";
+  address: string;
+  estimate: number | null;
+  exact: number;
+  before: number;
+  /**
+   * The metric without and with what the edge carries replaced.
+   */
+  after: number;
+  /**
+   * Whether the estimate has the other sign, or is off by more than half of the exact value.
+   */
+  disagree: ("sign" | "half") | null;
+  /**
+   * Next tokens of the prompt shown, whose probability it moves most.
+   */
+  top: Share[];
+}
+/**
+ * Answers `interact`.
+ */
+export interface InteractBody {
+  of: "interact";
+  a: string[];
+  b: string[];
+  effect_a: number;
+  effect_b: number;
+  both: number;
+  /**
+   * both - effect_a - effect_b: 0 where the two add up.
+   */
+  interaction: number;
+  /**
+   * The largest absolute interaction of A with random components in B's place.
+   */
+  control: number | null;
+  seeds: number;
+}
+/**
+ * Answers `export`.
+ */
+export interface ExportBody {
+  of: "export";
+  /**
+   * A file name.
+   */
+  name: string;
+  text: string;
+}
+/**
  * The gesture was refused and changed nothing.
  */
 export interface ReplyError {
@@ -954,7 +1482,18 @@ export interface ResultUpdate {
  */
 export interface Progress {
   kind: "progress";
-  job: "curve" | "control" | "generate" | "rank" | "reference" | "scores" | "grid";
+  job:
+    | "curve"
+    | "control"
+    | "generate"
+    | "rank"
+    | "reference"
+    | "scores"
+    | "grid"
+    | "map"
+    | "patching"
+    | "find"
+    | "faithful";
   key: number | null;
   done: number;
   total: number;
@@ -1029,6 +1568,49 @@ export interface ScoresUpdate {
   scores: Scores;
 }
 /**
+ * After every change of what is declared.
+ */
+export interface CircuitUpdate {
+  kind: "circuit";
+  revision: number;
+  circuit: CircuitState;
+}
+/**
+ * Effects of components, filling in; each replaces the one before.
+ */
+export interface MapUpdate {
+  kind: "map";
+  map: EffectMap;
+}
+/**
+ * Patching, filling in; each replaces the one before of its direction and its `over`.
+ */
+export interface PatchingUpdate {
+  kind: "patched";
+  patching: PatchingMap;
+}
+/**
+ * Edges were scored; exact values of the strongest fill in.
+ */
+export interface GraphUpdate {
+  kind: "graph";
+  graph: Graph;
+}
+/**
+ * The circuit as it is now was measured.
+ */
+export interface CheckUpdate {
+  kind: "checked";
+  checked: Checked;
+}
+/**
+ * The curve of faithfulness, filling in; each replaces the one before.
+ */
+export interface FaithfulUpdate {
+  kind: "faithful";
+  faithful: Faithful;
+}
+/**
  * The last picture at rest, for saved pages: what `hello` answers, with its buffers as text.
  *
  * Its `PackedArray`s point into `buffers`, each of which is base64. `cut` names what was left out
@@ -1036,7 +1618,7 @@ export interface ScoresUpdate {
  * where there is a kernel, there is a trait `live`, which is true.
  */
 export interface Snapshot {
-  hello: HelloBody | InspectorBody;
+  hello: HelloBody | InspectorBody | AblatorBody;
   buffers: string[];
   cut: string[];
 }

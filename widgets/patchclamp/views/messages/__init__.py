@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from .attention_inspector import *
+from .circuit_ablator import *
 from .neuron_clamp import *
 from .shared import *
 from .wire import *
@@ -45,7 +46,23 @@ AnyUp = Annotated[
     | Compose
     | Knock
     | Second
-    | Align,
+    | Align
+    | Objective
+    | Pairs
+    | Pair
+    | Survey
+    | Ablations
+    | Drill
+    | Patching
+    | Find
+    | Size
+    | Switch
+    | Annotate
+    | Edge
+    | Check
+    | Interact
+    | Export
+    | Import,
     Field(discriminator="kind"),
 ]
 
@@ -56,6 +73,7 @@ UP: TypeAdapter[AnyUp] = TypeAdapter(AnyUp)
 Body = Annotated[
     HelloBody
     | InspectorBody
+    | AblatorBody
     | AddBody
     | RankBody
     | CompleteBody
@@ -65,7 +83,11 @@ Body = Annotated[
     | TilesBody
     | CellBody
     | ComposeBody
-    | KnockBody,
+    | KnockBody
+    | DrillBody
+    | EdgeBody
+    | InteractBody
+    | ExportBody,
     Field(discriminator="of"),
 ]
 
@@ -107,6 +129,12 @@ AnyDown = (
     | AttentionUpdate
     | GridUpdate
     | ScoresUpdate
+    | CircuitUpdate
+    | MapUpdate
+    | PatchingUpdate
+    | GraphUpdate
+    | CheckUpdate
+    | FaithfulUpdate
 )
 
 
@@ -118,7 +146,7 @@ class Snapshot(Message):
     where there is a kernel, there is a trait `live`, which is true.
     """
 
-    hello: HelloBody | InspectorBody
+    hello: HelloBody | InspectorBody | AblatorBody
     buffers: list[str]
     cut: list[str]
 

@@ -8,7 +8,19 @@ from .wire import MAX_MESSAGE, MAX_SAFE_INTEGER, Address, Array, Key, Message, P
 
 Operation = Literal["set", "add", "scale", "ablate"]
 How = Literal["mean", "zero", "resample", "renormalise", "contrast"]
-Job = Literal["curve", "control", "generate", "rank", "reference", "scores", "grid"]
+Job = Literal[
+    "curve",
+    "control",
+    "generate",
+    "rank",
+    "reference",
+    "scores",
+    "grid",
+    "map",
+    "patching",
+    "find",
+    "faithful",
+]
 
 
 # --- up: what a person did -----------------------------------------------------------------------
