@@ -1067,7 +1067,12 @@ export interface CircuitState {
    * The corrupt prompt; null where there is none, or it was given as token ids.
    */
   contrast: string | null;
+  /**
+   * Heads and MLPs that the stack ablates, without those of muted rows.
+   */
+  ablated: string[];
   selection: Selection | null;
+  holds_since: HoldsSince;
   refusals: CircuitRefusals;
 }
 /**
@@ -1084,6 +1089,13 @@ export interface PairSet {
   name: string;
   about: string;
   seed: number;
+  /**
+   * How many pairs there are.
+   */
+  count: number;
+  /**
+   * The first hundred of them.
+   */
   pairs: PromptPair[];
   /**
    * Which pair is the session's prompt.
@@ -1130,6 +1142,20 @@ export interface NodeNote {
   pinned: boolean;
   name: string;
   group: string;
+}
+/**
+ * From which revision on what was measured still holds; what is of an earlier one is stale.
+ *
+ * A hand on the circuit makes no patching stale, and one on the stack no graph.
+ */
+export interface HoldsSince {
+  map: number;
+  patching: number;
+  /**
+   * And the curve of faithfulness, which is of the graph.
+   */
+  graph: number;
+  checked: number;
 }
 /**
  * Why something cannot be had here, in a sentence; null where it can.

@@ -180,7 +180,8 @@ def parse_up(content: object, buffers: Sequence[object] = ()) -> AnyUp:
     if not isinstance(kind, str) or kind not in _KINDS:
         shown = repr(kind[:40]) if isinstance(kind, str) else _name(kind)
         raise MessageError(
-            f"There is no message of kind {shown}; there are {', '.join(_KINDS)}.",
+            f"There is no message of kind {shown}; there are {', '.join(_KINDS[:_SHOWN])} and "
+            f"{len(_KINDS) - _SHOWN} more.",
             id=ident,
             field="kind",
         )
@@ -199,6 +200,9 @@ def parse_up(content: object, buffers: Sequence[object] = ()) -> AnyUp:
 _KINDS: tuple[str, ...] = tuple(
     part["$ref"].rsplit("/", 1)[-1].lower() for part in UP.json_schema()["oneOf"]
 )
+
+
+_SHOWN = 12  # kinds in a sentence that a person is to read
 
 
 def weight(content: object) -> int:

@@ -185,7 +185,10 @@ class PairSet(Message):
     name: str
     about: str
     seed: int
+    count: int
+    """How many pairs there are."""
     pairs: list[PromptPair]
+    """The first hundred of them."""
     shown: int
     """Which pair is the session's prompt."""
     note: str
@@ -231,6 +234,19 @@ class Selection(Message):
     notes: list[NodeNote]
 
 
+class HoldsSince(Message):
+    """From which revision on what was measured still holds; what is of an earlier one is stale.
+
+    A hand on the circuit makes no patching stale, and one on the stack no graph.
+    """
+
+    map: int
+    patching: int
+    graph: int
+    """And the curve of faithfulness, which is of the graph."""
+    checked: int
+
+
 class CircuitState(Message):
     """What is declared. Beside it, `State` has the prompt, the stack and the metric."""
 
@@ -246,7 +262,10 @@ class CircuitState(Message):
     pairs: PairSet | None
     contrast: str | None
     """The corrupt prompt; null where there is none, or it was given as token ids."""
+    ablated: list[str]
+    """Heads and MLPs that the stack ablates, without those of muted rows."""
     selection: Selection | None
+    holds_since: HoldsSince
     refusals: CircuitRefusals
 
 
