@@ -1,6 +1,15 @@
 // What every view shows of its session, kept by revision: news that is older than what is shown is
 // dropped. What only one view knows (curves, patterns) it keeps beside this.
-import type { Down, Effect, HelloBody, InspectorBody, Result, Snapshot, State } from "./messages";
+import type {
+  AblatorBody,
+  Down,
+  Effect,
+  HelloBody,
+  InspectorBody,
+  Result,
+  Snapshot,
+  State,
+} from "./messages";
 import { decodeBuffers, type Unpacked, unpack } from "./transport";
 
 export interface Picture {
@@ -19,7 +28,7 @@ export interface Picture {
 }
 
 /** What answers `hello`: of each view its own. */
-export type Everything = Unpacked<HelloBody> | Unpacked<InspectorBody>;
+export type Everything = Unpacked<HelloBody> | Unpacked<InspectorBody> | Unpacked<AblatorBody>;
 
 /** "own": the view that the message is for must take it in itself. */
 export type News = "state" | "result" | "failure" | "other" | "old" | "own";

@@ -6,10 +6,12 @@ import type {
   CodeBody,
   CompleteBody,
   ComposeBody,
+  DrillBody,
+  EdgeBody,
   Edit,
+  ExportBody,
   HeadBody,
-  HelloBody,
-  InspectorBody,
+  InteractBody,
   KnockBody,
   RankBody,
   ReplyError,
@@ -18,6 +20,7 @@ import type {
   TokensBody,
   Up,
 } from "./messages";
+import type { Everything } from "./picture";
 import { type Unpacked, unpack } from "./transport";
 
 type WithoutId<T> = T extends { id: number } ? Omit<T, "id"> : never;
@@ -27,7 +30,7 @@ export type Answer = Unpacked<ReplyOk>;
 
 /** What each gesture's reply carries. */
 type Bodies = {
-  hello: Unpacked<HelloBody> | Unpacked<InspectorBody>;
+  hello: Everything;
   add: AddBody;
   rank: RankBody;
   complete: CompleteBody;
@@ -38,6 +41,10 @@ type Bodies = {
   cell: CellBody;
   compose: Unpacked<ComposeBody>;
   knock: KnockBody;
+  drill: Unpacked<DrillBody>;
+  edge: EdgeBody;
+  interact: InteractBody;
+  export: ExportBody;
 };
 type BodyOf<Kind extends string> = Kind extends keyof Bodies ? Bodies[Kind] : null;
 
@@ -94,6 +101,8 @@ const PATIENCE = 2000;
 const SLOW = new Set([
   ...["add", "rank", "generate", "curve", "code", "tokens"],
   ...["head", "tiles", "cell", "assess", "compose", "knock", "second", "align"],
+  ...["objective", "pairs", "pair", "survey", "ablations", "drill", "patching", "find", "size"],
+  ...["switch", "edge", "check", "interact", "export", "import"],
 ]);
 /** An edit whose result never comes (its run was overtaken) must not hold up the next for good. */
 const GIVE_UP = 10_000;
