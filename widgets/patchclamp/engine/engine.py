@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from patchclamp.engine.hooks import Frame, Step, compile_stack, touched_layers
-from patchclamp.engine.passes import Passes, first_layer, last_layer, reading
+from patchclamp.engine.hooks import Frame, compile_stack, touched_layers
+from patchclamp.engine.passes import Passes, first_layer, last_layer, leaf, reading
 from patchclamp.engine.plan import Plan, compose, difference
 from patchclamp.engine.queue import Queue
 from patchclamp.engine.shell import Pass
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from patchclamp.engine.hooks import Lookup
+    from patchclamp.engine.hooks import Lookup, Step
     from patchclamp.engine.passes import Shortcuts
     from patchclamp.engine.plan import Input
     from patchclamp.interventions import Intervention
@@ -304,9 +304,10 @@ class Engine:
         objective: Callable[[Tensor], Tensor],
         lookup: Lookup,
         *,
+        rows: Sequence[int] = (-1,),
         should_stop: ShouldStop | None = None,
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Differentiate a number of the last position's logits by the values at hook points.
+        """Differentiate a number of the logits by the values at hook points.
 
         The gradient is of the same tensor that an intervention at that hook point edits.
 
@@ -314,8 +315,9 @@ class Engine:
             given: the input.
             stack: the interventions.
             hooks: canonical hook-point names.
-            objective: from Float[vocab] logits to one number.
+            objective: from Float[row, vocab] logits to one number.
             lookup: as in :meth:`run`.
+            rows: the positions whose logits the objective takes.
             should_stop: as in :meth:`run`.
 
         Returns:
@@ -323,21 +325,11 @@ class Engine:
         """
         passes = self._ready()
         taken: dict[str, Tensor] = {}
-
-        def leaf(name: str) -> Step:
-            def apply(tensor: Tensor, _frame: Frame) -> Tensor:
-                # Parameters may be frozen: then the values themselves ask for the gradient.
-                kept = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
-                taken[name] = kept
-                return kept
-
-            return Step(name, apply)
-
-        steps = [*self.compile(_acting(stack), lookup), *(leaf(name) for name in hooks)]
+        steps = [*self.compile(_acting(stack), lookup), *(leaf(name, taken) for name in hooks)]
         result = passes.run(given, [steps], Pass(should_stop=should_stop), grad=True)
         assert result.logits is not None  # noqa: S101 (no layer to stop at was given)
         with torch.enable_grad():
-            value = objective(result.logits[0, -1])
+            value = objective(result.logits[0, list(rows)])
         # autograd.grad, not backward: no parameter's .grad is touched.
         found = torch.autograd.grad(value, [taken[name] for name in hooks])
         return {

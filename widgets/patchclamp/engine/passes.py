@@ -142,6 +142,7 @@ class Passes:
         *,
         cache: DynamicCache | None = None,
         plain: bool = True,
+        shared: Sequence[Step] = (),
     ) -> Result:
         """Run rows of tokens, one for each list of steps (or many under one list).
 
@@ -152,8 +153,9 @@ class Passes:
             now: what to compute.
             cache: keys and values of the positions before, which grows by the new ones.
             plain: run blocks that nothing hooks without hook points.
+            shared: steps that act on the whole batch, after the items' own of the same rank.
         """
-        layers = {_layer_of(step.hook) for steps in items for step in steps}
+        layers = {layer_of(step.hook) for steps in (*items, shared) for step in steps}
         hooked = {layer for layer in layers if _acts(layer, now)}
         n_layers = self._model.anatomy.n_layers
         inside = all(0 <= layer < n_layers for layer in hooked)
@@ -168,9 +170,11 @@ class Passes:
             residual={},
         )
         with ExitStack() as during:
-            during.enter_context(self._hooked(items, frame, now))
+            during.enter_context(self._hooked(items, shared, frame, now))
             if self._model.anatomy.delegated and any(
-                step.hook.endswith("attn.hook_pattern") for steps in items for step in steps
+                step.hook.endswith("attn.hook_pattern")
+                for steps in (*items, shared)
+                for step in steps
             ):
                 during.enter_context(switched(self.shells["hooked"].root, HOOKED))
             logits = shell.run(
@@ -178,11 +182,11 @@ class Passes:
             )
         return Result(logits, now.residual, cache, now.computed)
 
-    def read(self, final: Tensor) -> Tensor:
+    def read(self, final: Tensor, *, grad: bool = False) -> Tensor:
         """Return Float[item, row, vocab] logits of Float[item, row, d_model] final streams."""
         shell = self.shells["plain" if self.shortcuts.plain else "hooked"]
         ids = torch.zeros(final.shape[:2], dtype=torch.long, device=final.device)  # any will do
-        with torch.no_grad():
+        with torch.set_grad_enabled(grad):
             logits = shell.run(ids, Pass(shell.blocks, start=len(shell.blocks), inject=final))
         assert logits is not None  # noqa: S101 (no layer to stop at was given)
         return logits
@@ -218,18 +222,24 @@ class Passes:
         return found  # type: ignore[no-any-return]
 
     @contextmanager
-    def _hooked(self, items: Sequence[Sequence[Step]], frame: Frame, now: Pass) -> Iterator[None]:
+    def _hooked(
+        self, items: Sequence[Sequence[Step]], shared: Sequence[Step], frame: Frame, now: Pass
+    ) -> Iterator[None]:
         """Put steps on the hooked twin's hook points, and take them away whatever happens."""
         by_hook: dict[str, list[tuple[int | None, Step]]] = {}
-        for index, steps in enumerate(items):
-            for step in steps:
-                if not _acts(_layer_of(step.hook), now):
-                    continue
-                by_hook.setdefault(step.hook, []).append((index if len(items) > 1 else None, step))
+        own = [
+            (index if len(items) > 1 else None, step)
+            for index, steps in enumerate(items)
+            for step in steps
+        ]
+        for index, step in (*own, *((None, step) for step in shared)):
+            if _acts(layer_of(step.hook), now):
+                by_hook.setdefault(step.hook, []).append((index, step))
         fired: set[str] = set()
         points = []
         try:
             for name, entries in by_hook.items():
+                entries.sort(key=lambda entry: entry[1].rank)
                 if name not in self._hook_points:
                     msg = f"{self._model.name} has no hook point {name}."
                     raise InterventionError(msg)
@@ -258,14 +268,29 @@ def reading(name: str, taken: dict[str, Tensor]) -> Step:
     return Step(name, apply)
 
 
+def leaf(name: str, taken: dict[str, Tensor]) -> Step:
+    """Make the step that keeps what stands at a hook point so that a gradient can be asked for."""
+
+    def apply(tensor: Tensor, _frame: Frame) -> Tensor:
+        taken[name] = asking(tensor)
+        return taken[name]
+
+    return Step(name, apply)
+
+
+def asking(tensor: Tensor) -> Tensor:
+    """Return a tensor that a gradient can be taken by: where parameters are frozen, anew."""
+    return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+
+
 def last_layer(hooks: Sequence[str]) -> int:
     """Return the number of the layer after the last one of some hook points."""
-    return max(_layer_of(name) for name in hooks) + 1
+    return max(layer_of(name) for name in hooks) + 1
 
 
 def first_layer(hooks: Sequence[str]) -> int:
     """Return the lowest layer of some hook points; the embedding counts as layer 0."""
-    return max(min(_layer_of(name) for name in hooks), 0)
+    return max(min(layer_of(name) for name in hooks), 0)
 
 
 def _cache(plan: Plan, batch: int) -> DynamicCache:
@@ -289,7 +314,7 @@ def filled_layer(keys: Tensor, values: Tensor) -> DynamicLayer:
     return layer
 
 
-def _layer_of(hook: str) -> int:
+def layer_of(hook: str) -> int:
     """Return a hook point's layer: -1 at the embedding, a large number after the blocks."""
     if hook.startswith("blocks."):
         return int(hook.split(".")[1])

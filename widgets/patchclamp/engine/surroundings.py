@@ -109,14 +109,18 @@ class Reference:
 
     def position(self, hook: str, seed: int) -> Tensor:
         """Return the values at one position, drawn from all but the first of each input."""
+        return self.positions([hook], seed)[hook]
+
+    def positions(self, hooks: Sequence[str], seed: int) -> dict[str, Tensor]:
+        """Return what stands at hook points at one position, drawn as :meth:`position` does."""
         places = [(i, p) for i, one in enumerate(self.inputs) for p in range(1, len(one.ids))]
         if not places:
             msg = "The reference set has no position after the first one to resample from."
             raise InterventionError(msg)
         generator = torch.Generator().manual_seed(seed)
         which, position = places[int(torch.randint(len(places), (1,), generator=generator))]
-        values = self._engine.capture_many([self.inputs[which]], [hook])[0][hook]
-        return values[position]
+        found = self._engine.capture_many([self.inputs[which]], hooks)[0]
+        return {hook: values[position] for hook, values in found.items()}
 
 
 @dataclass
