@@ -709,7 +709,7 @@ export interface Range {
   high: number;
 }
 /**
- * What the stack's effect is measured on.
+ * What the stack's effect is measured on: of tokens, or KL, loss, a function of the user's.
  */
 export interface Metric {
   label: string;
@@ -741,7 +741,7 @@ export interface Result {
    */
   top: Share[];
   /**
-   * Nats; null for an encoder, which predicts no next token (then `top` is empty).
+   * In its unit; null for an encoder, which predicts no next token (then `top` is empty).
    */
   metric: BeforeAfter | null;
   moved: PackedArray;
@@ -806,7 +806,7 @@ export interface DoseResponse {
 export interface Effect {
   key: number;
   /**
-   * The metric with the whole stack minus the metric without this row, nats.
+   * The metric with the whole stack minus the metric without this row, in its unit.
    */
   effect: number;
   control: Control | null;

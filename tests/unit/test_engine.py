@@ -417,7 +417,7 @@ def test_gradients_are_those_of_a_small_change() -> None:
     e = session.experiment
     hook = session.model.anatomy.hooks[1]["neuron:post"]
     values, grads = session.submit(
-        lambda stop: e.gradients([hook], lambda logits: logits.double().log_softmax(-1)[7], stop)
+        lambda stop: e.gradients([hook], lambda logits: logits.double().log_softmax(-1)[0, 7], stop)
     ).result()[hook]
     for neuron in (0, 5, 40):
         step = 0.05

@@ -12,7 +12,7 @@ from transformer_lens.head_detector import detect_head
 
 import patchclamp as pc
 from patchclamp.engine.attention import Attention
-from patchclamp.errors import InputError, Stopped
+from patchclamp.errors import InputError, MetricError, Stopped
 from patchclamp.methods.head_scores import (
     SCORES,
     HeadScores,
@@ -22,6 +22,7 @@ from patchclamp.methods.head_scores import (
     repeated_tokens,
     scores,
 )
+from patchclamp.methods.metric import Custom, Loss, bind_to
 from tests.unit import tiny
 
 if TYPE_CHECKING:
@@ -324,6 +325,15 @@ def test_random_tokens_that_do_not_fit_are_refused_with_the_most_that_do() -> No
 # The effect of a head -----------------------------------------------------------------------------
 
 
+def every_head(session: pc.Session, **options: Any) -> list[tuple[int, torch.Tensor]]:
+    def job(_: object) -> list[tuple[int, torch.Tensor]]:
+        measure = bind_to(session.experiment, session.metric)
+        return list(head_effects(session.experiment, measure=measure, **options))
+
+    found: list[tuple[int, torch.Tensor]] = session.submit(job).result()
+    return found
+
+
 @pytest.mark.parametrize("name", ["native", "llama"])
 def test_a_heads_effect_is_that_of_a_run_of_its_own_above_the_stack(name: str) -> None:
     base = [
@@ -333,18 +343,16 @@ def test_a_heads_effect_is_that_of_a_run_of_its_own_above_the_stack(name: str) -
         pc.Scale("L3.H1", 5.0),  # ablated to its mean after this, not before
     ]
     session = pc.Session(tiny.model(name), tiny.ids(12), interventions=base)
-    tokens, metric = session.metric_tokens(), session.metric
-    steps = session.submit(
-        lambda _: list(head_effects(session.experiment, metric=metric, tokens=tokens))
-    ).result()
+    target = session.target
+    steps = every_head(session)
     done, found = steps[-1]
     assert done == 16
-    without = metric.of(session.current.logits[-1], tokens)
+    without = session.current.log_probs()[target]
     for layer in range(4):
         for head in range(4):
             stack = [*base, pc.Ablate(f"L{layer}.H{head}")]
             alone = pc.Session(tiny.model(name), tiny.ids(12), interventions=stack)
-            truth = float(metric.of(alone.current.logits[-1], tokens) - without)
+            truth = float(alone.current.log_probs()[target] - without)
             assert float(found[layer, head]) == pytest.approx(truth, abs=1e-5)
     assert float(found.abs().median()) > 1e-3
     counts = [count for count, _ in steps]
@@ -356,11 +364,7 @@ def test_a_heads_effect_is_that_of_a_run_of_its_own_above_the_stack(name: str) -
 
 def test_heads_are_measured_in_batches_and_the_last_layer_first() -> None:
     session = pc.Session(tiny.model("llama"), tiny.ids(12))
-    steps = session.submit(
-        lambda _: list(
-            head_effects(session.experiment, metric=session.metric, tokens=session.metric_tokens())
-        )
-    ).result()
+    steps = every_head(session)
     assert len(steps) == 4  # a batch for each layer of four heads
     assert bool(steps[0][1][3].isfinite().all())
     assert bool(steps[0][1][:3].isnan().all())
@@ -369,13 +373,45 @@ def test_heads_are_measured_in_batches_and_the_last_layer_first() -> None:
 def test_measuring_heads_stops_when_told_to() -> None:
     session = pc.Session(tiny.model("llama"), tiny.ids(12))
     with pytest.raises(Stopped):
-        session.submit(
-            lambda _: list(
-                head_effects(
-                    session.experiment,
-                    metric=session.metric,
-                    tokens=session.metric_tokens(),
-                    should_stop=lambda: True,
-                )
-            )
-        ).result()
+        every_head(session, should_stop=lambda: True)
+
+
+def test_the_effect_of_a_head_on_the_loss_is_of_all_positions() -> None:
+    base = [pc.Scale("L1.mlp", 3.0), pc.Scale("L3.H1", 5.0)]
+    session = pc.Session(tiny.model("llama"), tiny.ids(12), interventions=base, metric=Loss())
+    done, found = every_head(session)[-1]
+    assert done == 16
+
+    def loss(*stack: pc.Intervention) -> float:
+        alone = pc.Session(tiny.model("llama"), tiny.ids(12), interventions=stack)
+        logits = alone.current.logits[:-1].double()
+        return float(torch.nn.functional.cross_entropy(logits, tiny.ids(12)[1:]))
+
+    without = loss(*base)
+    for layer, head in ((0, 1), (1, 3), (3, 0)):
+        effect = loss(*base, pc.Ablate(f"L{layer}.H{head}")) - without
+        assert float(found[layer, head]) == pytest.approx(effect, abs=1e-5)
+        assert abs(effect) > 1e-3
+
+
+def test_a_metric_that_is_no_number_stops_the_measuring_of_heads_and_what_was_measured_stays() -> (
+    None
+):
+    seen: list[torch.Tensor] = []
+
+    def broken(logits: torch.Tensor) -> torch.Tensor:
+        seen.append(logits)
+        return logits[:, -1, 5] if len(seen) <= 2 else logits[:, -1, 5] / 0
+
+    session = pc.Session(tiny.model("llama"), tiny.ids(12), metric=Custom(broken, "ratio"))
+    kept: list[tuple[int, torch.Tensor]] = []
+
+    def job(_: object) -> None:
+        measure = bind_to(session.experiment, session.metric)
+        kept.extend(step for step in head_effects(session.experiment, measure=measure))
+
+    with pytest.raises(MetricError, match="'ratio' is infinite: the metric itself divides by zero"):
+        session.submit(job).result()
+    (step,) = kept
+    assert step[0] == 4
+    assert bool(step[1][3].isfinite().all())

@@ -228,7 +228,7 @@ def use(session: pc.Session) -> None:
     session.generate(3)
     e = session.experiment
     hook = session.model.anatomy.hook(pc.Site.parse("L1.N3"))
-    session.submit(lambda _: e.gradients([hook], lambda logits: logits[3])).result()
+    session.submit(lambda _: e.gradients([hook], lambda logits: logits[0, 3])).result()
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "neox"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,23 @@ import transformers as hf
 
 import patchclamp as pc
 from patchclamp.engine.experiment import Run
+from patchclamp.engine.plan import Input
 from patchclamp.engine.surroundings import Reference
-from patchclamp.errors import InputError, InterventionError, ModelError, Stopped
+from patchclamp.errors import InputError, InterventionError, MetricError, ModelError, Stopped
 from patchclamp.methods.divergence import kl_by_position, kl_divergence
 from patchclamp.methods.dose_response import CHUNK, Dose, dose_response
 from patchclamp.methods.effect import Effect, effects
 from patchclamp.methods.massive import massive_neurons
-from patchclamp.methods.metric import LogitDifference, LogProb, metric_from_json
+from patchclamp.methods.metric import (
+    KL,
+    Custom,
+    LogitDifference,
+    LogProb,
+    Loss,
+    bind,
+    bind_to,
+    metric_from_json,
+)
 from patchclamp.methods.ranking import RankedNeuron, rank_neurons
 from patchclamp.models.language_model import LanguageModel
 from patchclamp.models.weights import Readout, neuron_writes
@@ -26,7 +37,7 @@ from tests.unit import tiny
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from patchclamp.methods.metric import Metric
+    from patchclamp.methods.metric import Measure, Metric
 
 ADDITIVE = ["native", "gpt2", "llama", "neox", "gemma"]
 LENGTH = 12
@@ -44,9 +55,13 @@ def on_worker(session: pc.Session, job: Callable[[Any], Any]) -> Any:
 
 
 def rank(session: pc.Session, by: Any, **options: Any) -> list[RankedNeuron]:
-    tokens = options.pop("tokens", None) or session.metric_tokens()
-    given = {"metric": session.metric, "tokens": tokens, **options}
-    return list(on_worker(session, lambda _: rank_neurons(session.experiment, by, **given)))
+    metric: Metric = options.pop("metric", session.metric)
+
+    def job(_: object) -> list[RankedNeuron]:
+        measure = bind_to(session.experiment, metric)
+        return rank_neurons(session.experiment, by, measure=measure, **options)
+
+    return list(on_worker(session, job))
 
 
 def every(session: pc.Session) -> int:
@@ -55,12 +70,46 @@ def every(session: pc.Session) -> int:
 
 def measured(session: pc.Session, **options: Any) -> list[Effect]:
     metric: Metric = options.pop("metric", session.metric)
-    tokens = metric.tokens(session.model, session.target)
-    found = on_worker(
-        session,
-        lambda _: list(effects(session.experiment, metric=metric, tokens=tokens, **options)),
-    )
-    return list(found)
+
+    def job(_: object) -> list[Effect]:
+        measure = bind_to(session.experiment, metric)
+        return list(effects(session.experiment, measure=measure, **options))
+
+    return list(on_worker(session, job))
+
+
+def doses_of(session: pc.Session, index: int, values: list[float], metric: Metric) -> list[Any]:
+    def job(_: object) -> list[Any]:
+        measure = bind_to(session.experiment, metric)
+        return list(dose_response(session.experiment, index, values, measure=measure))
+
+    return list(on_worker(session, job))
+
+
+def margin(logits: torch.Tensor) -> torch.Tensor:
+    """Return how far the token 7 is above the best of the first five."""
+    return logits[:, -1, 7] - logits[:, -1, :5].amax(-1)
+
+
+METRICS = [LogProb(7), LogitDifference(7, 11), KL(), Loss(), Custom(margin, "margin")]
+
+
+def by_hand(metric: Metric, session: pc.Session) -> float:
+    """Measure the session's current run with torch alone."""
+    logits, before = (run.logits.double() for run in (session.current, session.baseline))
+    functional = torch.nn.functional
+    match metric:
+        case LogProb():
+            return float(logits[-1].log_softmax(-1)[7])
+        case LogitDifference():
+            return float(logits[-1, 7] - logits[-1, 11])
+        case KL():
+            p, q = before[-1].log_softmax(-1), logits[-1].log_softmax(-1)
+            return float(functional.kl_div(q, p, log_target=True, reduction="sum"))
+        case Loss():
+            return float(functional.cross_entropy(logits[:-1], session.ids[1:]))
+        case Custom():
+            return float(logits[-1, 7] - logits[-1, :5].max())
 
 
 @cache
@@ -213,19 +262,22 @@ def test_a_ranking_is_by_size_and_all_of_it_is_there(by: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "position"), [("gpt2", 4), ("llama", 4), ("gemma3", LENGTH - 1)])
-@pytest.mark.parametrize("metric", [LogProb(7), LogitDifference(7, 11)])
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.kind)
 def test_gradient_times_activation_is_the_slope_of_the_metric_in_a_factor(
     name: str, position: int, metric: Metric
 ) -> None:
-    session = session_on(name, metric=metric)
-    tokens = session.metric_tokens()
-    ranked = rank(session, "gradient", tokens=tokens, position=position, count=40)
+    if metric == Loss():
+        position = 4  # what stands at the last position predicts nothing that the loss knows
+    # Under a stack: the gradient of KL is zero without one.
+    stack = (pc.Scale("L0.attn", 3.0),)
+    session = session_on(name, *stack, metric=metric)
+    ranked = rank(session, "gradient", position=position, count=40)
     step = 0.02
     for neuron in (ranked[0], ranked[5], ranked[30]):
         found = []
         for factor in (1 - step, 1 + step):
-            session.interventions = [pc.Scale(f"{neuron.address}@{position}", factor)]
-            found.append(float(metric.of(session.current.logits[-1].double(), tokens)))
+            session.interventions = [*stack, pc.Scale(f"{neuron.address}@{position}", factor)]
+            found.append(by_hand(metric, session))
         assert (found[1] - found[0]) / (2 * step) == pytest.approx(neuron.score, rel=0.03, abs=1e-4)
         assert abs(neuron.score) > 2e-3
 
@@ -254,7 +306,8 @@ def test_a_half_precision_model_is_ranked_too() -> None:
     session = pc.Session(model, tiny.ids(LENGTH))
     for by in ("activation", "direct", "gradient"):
         ranked = rank(session, by)
-        truth = {(n.layer, n.index) for n in rank(session_on(), by, tokens=session.metric_tokens())}
+        target = LogProb(session.target)
+        truth = {(n.layer, n.index) for n in rank(session_on(), by, metric=target)}
         assert len(truth & {(n.layer, n.index) for n in ranked}) >= 12
 
 
@@ -328,13 +381,7 @@ def test_a_dose_response_is_what_single_runs_give(
 ) -> None:
     session = session_on("llama", *stack)
     values = [-6.0, -1.0, 0.0, 0.25, 1.0, 2.0, 4.0, 8.0, 16.0, 5.0, -3.0]
-    metric = LogProb(7)
-    chunks: list[list[Dose]] = on_worker(
-        session,
-        lambda _: list(
-            dose_response(session.experiment, index, values, metric=metric, tokens=(7,))
-        ),
-    )
+    chunks: list[list[Dose]] = doses_of(session, index, values, LogProb(7))
     assert [len(chunk) for chunk in chunks] == [CHUNK, len(values) - CHUNK]
     doses = [dose for chunk in chunks for dose in chunk]
     assert [dose.value for dose in doses] == values
@@ -351,12 +398,32 @@ def test_a_dose_response_is_what_single_runs_give(
 def test_a_dose_response_without_a_dose_is_refused() -> None:
     session = session_on("llama", pc.Ablate("L1.N3", how="zero"))
     with pytest.raises(InterventionError, match="no single value"):
-        on_worker(
-            session,
-            lambda _: list(
-                dose_response(session.experiment, 0, [1.0], metric=LogProb(7), tokens=(7,))
-            ),
-        )
+        doses_of(session, 0, [1.0], LogProb(7))
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.kind)
+@pytest.mark.parametrize("place", ["L1.N3@6", "L2.N5@2:"])
+def test_a_dose_response_is_of_the_metric_whatever_it_is(metric: Metric, place: str) -> None:
+    session = session_on("llama", pc.Clamp(place, 1.0), pc.Scale("L0.H1", 2.0))
+    values = [-6.0, 0.0, 8.0]
+    doses = [dose for chunk in doses_of(session, 0, values, metric) for dose in chunk]
+    for dose in doses:
+        session.edit(session.keys[0], pc.Clamp(place, dose.value))
+        assert dose.metric == pytest.approx(by_hand(metric, session), abs=1e-4)
+        assert dose.kl == pytest.approx(by_hand(KL(), session), rel=1e-3, abs=1e-6)
+    assert max(d.metric for d in doses) - min(d.metric for d in doses) > 5e-3
+
+
+def test_a_dose_that_overflows_the_model_is_a_gap_and_one_that_breaks_the_metric_is_said() -> None:
+    session = session_on("llama", pc.Scale("L3.mlp", 1.0))
+    (chunk,) = doses_of(session, 0, [1.0, 3e38, 2.0], LogProb(7))
+    assert [math.isnan(dose.metric) for dose in chunk] == [False, True, False]
+
+    def inverse(logits: torch.Tensor) -> torch.Tensor:
+        return 1 / (logits[:, -1, 7] - logits[:, -1, 7])
+
+    with pytest.raises(MetricError, match="The metric 'inverse' is infinite: the metric itself"):
+        doses_of(session, 0, [1.0], Custom(inverse, "inverse"))
 
 
 # Effects ------------------------------------------------------------------------------------------
@@ -370,10 +437,9 @@ STACK = (
 )
 
 
-@pytest.mark.parametrize("metric", [LogProb(7), LogitDifference(7, 11)])
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.kind)
 def test_an_effect_is_the_metric_with_minus_the_metric_without(metric: Metric) -> None:
     session = session_on("gpt2", *STACK)
-    tokens = metric.tokens(session.model, -1)
     found = measured(session, metric=metric)
     acting = [iv for iv in STACK if not iv.muted]
     assert [effect.index for effect in found] == [0, 1, 2]  # of what is not muted
@@ -381,9 +447,11 @@ def test_an_effect_is_the_metric_with_minus_the_metric_without(metric: Metric) -
         sides = []
         for stack in (acting, [iv for n, iv in enumerate(acting) if n != effect.index]):
             session.interventions = stack
-            sides.append(float(metric.of(session.current.logits[-1], tokens)))
+            sides.append(by_hand(metric, session))
         assert effect.effect == pytest.approx(sides[0] - sides[1], abs=1e-4)
-        assert abs(effect.effect) > 1e-3
+        # What stands at the last position predicts nothing that the loss knows.
+        seen = metric != Loss() or effect.index < 2
+        assert abs(effect.effect) > 1e-3 if seen else effect.effect == pytest.approx(0, abs=1e-6)
         assert (effect.control is None) == isinstance(acting[effect.index], pc.Ablate)
 
 
@@ -554,15 +622,123 @@ def test_only_generated_positions_have_no_effect_on_the_prompt_and_no_control() 
 # Metrics ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("metric", [LogProb(), LogProb(7), LogProb(" a"), LogitDifference(" a", 3)])
+IDS = [[3, 7, 9, 4], [5, 5, 8, 11], [6, 2, 7, 7]]
+
+
+def bound(metric: Metric, baseline: torch.Tensor, count: int = 3) -> Measure:
+    inputs = [Input(tuple(ids), has_bos=False) for ids in IDS[:count]]
+    return bind(metric, tiny.model("llama"), inputs, baseline=lambda: baseline)
+
+
+@pytest.mark.parametrize(
+    "metric", [LogProb(), LogProb(7), LogProb(" a"), LogitDifference(" a", 3), KL(), Loss()]
+)
 def test_a_metric_goes_to_json_and_back(metric: Metric) -> None:
     assert metric_from_json(metric.to_json()) == metric
 
 
+def test_a_function_goes_into_no_file() -> None:
+    with pytest.raises(MetricError, match="'margin' is a function, which no file can hold"):
+        Custom(margin, "margin").to_json()
+
+
 def test_metrics_are_what_torch_says() -> None:
-    logits = torch.randn(3, 4, 50, generator=torch.Generator().manual_seed(0)) * 9
-    assert torch.equal(LogProb(7).of(logits, (7,)), logits.log_softmax(-1)[..., 7])
-    assert torch.equal(LogitDifference(7, 9).of(logits, (7, 9)), logits[..., 7] - logits[..., 9])
+    draw = torch.Generator().manual_seed(0)
+    logits, before = (torch.randn(3, 4, tiny.VOCAB, generator=draw) * 9 for _ in range(2))
+    last = logits[:, -1:]
+
+    def found(metric: Metric, rows: torch.Tensor) -> torch.Tensor:
+        return bound(metric, before[:, -1:])(rows)
+
+    assert torch.equal(found(LogProb(7), last), last[:, 0].log_softmax(-1)[..., 7])
+    likeliest = before[:, -1].argmax(-1)
+    assert len(set(likeliest.tolist())) == 3
+    each = last[:, 0].log_softmax(-1)[torch.arange(3), likeliest]
+    assert torch.equal(found(LogProb(), last), each)
+    assert torch.equal(found(LogitDifference(7, 9), last), last[:, 0, 7] - last[:, 0, 9])
+    assert torch.equal(found(KL(), last), kl_divergence(before[:, -1], last[:, 0]))
+    assert torch.equal(found(Custom(margin), last), margin(last))
+    targets = torch.tensor(IDS)[:, 1:]
+    losses = [
+        torch.nn.functional.cross_entropy(one, target)
+        for one, target in zip(logits[:, :-1], targets, strict=True)
+    ]
+    assert torch.allclose(found(Loss(), logits[:, :-1]), torch.stack(losses), rtol=1e-6)
     assert LogProb().label((" Paris",)) == 'log p(" Paris")'
-    with pytest.raises(InputError, match="log_prob and logit_difference are known"):
+    with pytest.raises(InputError, match="log_prob, logit_difference, kl and loss are known"):
         metric_from_json({"metric": "guess"})
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.kind)
+def test_a_measure_of_one_input_takes_any_number_of_its_runs_and_of_many_any_choice(
+    metric: Metric,
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits, before = (torch.randn(3, 4, tiny.VOCAB, generator=draw) * 9 for _ in range(2))
+    logits = logits[:, :-1] if metric == Loss() else logits[:, -1:]
+    every = bound(metric, before[:, -1:])
+    assert every.rows == ((0, 1, 2) if metric == Loss() else (3,))
+    each = every(logits)
+    chosen = [2, 0, 2]
+    assert torch.equal(every.at(chosen)(logits[chosen]), each[chosen])
+    one = bound(metric, before[:1, -1:], count=1)
+    assert one(logits)[0] == each[0]
+    alone = torch.cat([one(logits[i : i + 1]) for i in range(3)])
+    assert torch.allclose(one.at([0, 0, 0])(logits), alone, rtol=1e-6)
+
+
+def test_the_tokens_of_each_input_come_before_the_metrics_own() -> None:
+    inputs = [Input(tuple(ids), has_bos=False) for ids in IDS]
+    tokens = [(7, 9), (), (4, 5)]
+
+    def given(metric: Metric) -> list[list[int]]:
+        baseline = torch.eye(tiny.VOCAB)[[10, 11, 12]][:, None]
+        found = bind(metric, tiny.model("llama"), inputs, baseline=lambda: baseline, tokens=tokens)
+        return found.tokens.tolist()
+
+    assert given(LogitDifference(1, 2)) == [[7, 9], [1, 2], [4, 5]]
+    assert given(LogProb()) == [[7], [11], [4]]
+    assert given(KL()) == [[], [], []]
+
+
+def test_a_metric_without_a_gradient_is_said_when_one_is_needed() -> None:
+    def position(logits: torch.Tensor) -> torch.Tensor:
+        return logits[:, -1].argmax(-1)
+
+    session = session_on(metric=Custom(position, "first place"))
+    assert len(rank(session, "activation")) == 20
+    with pytest.raises(MetricError, match="'first place' has no gradient"):
+        rank(session, "gradient")
+
+
+@pytest.mark.parametrize("metric", [KL(), Loss(), Custom(margin)], ids=lambda metric: metric.kind)
+def test_a_direct_effect_of_a_metric_without_tokens_is_on_the_likeliest_token(
+    metric: Metric,
+) -> None:
+    stack = pc.Scale("L1.mlp", -5.0)
+    session = session_on("llama", stack, metric=metric)
+    likeliest = int(session.baseline.logits[-1].argmax())
+    assert int(session.current.logits[-1].argmax()) != likeliest
+    assert session.target == likeliest
+    assert session.metric_tokens() == ()
+    assert rank(session, "direct") == rank(session, "direct", metric=LogProb(likeliest))
+
+
+def test_what_a_users_function_gets_wrong_is_said_in_a_sentence() -> None:
+    session = session_on("llama", pc.Clamp("L1.N3", 4.0))
+
+    def shaped(logits: torch.Tensor) -> torch.Tensor:
+        return logits[:, -1]
+
+    def typo(logits: torch.Tensor) -> torch.Tensor:
+        return logits[:, -1, 10**6]
+
+    with pytest.raises(MetricError, match=r"gave \(2, 61\) for logits .* it must return .* \(2,\)"):
+        measured(session, metric=Custom(shaped, "shaped"), seeds=0)
+    with pytest.raises(MetricError, match="'typo' failed: IndexError: index 1000000"):
+        measured(session, metric=Custom(typo, "typo"))
+    number: Any = 3
+    with pytest.raises(MetricError, match="a function of the logits, not of a int"):
+        Custom(number)
+    with pytest.raises(InputError, match="of at least two"):
+        pc.Session(tiny.model("llama"), tiny.ids(1), metric=Loss())

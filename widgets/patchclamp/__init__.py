@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .interventions import Ablate, Add, Clamp, Cut, Intervention, Knockout, Patch, Scale
     from .models.language_model import LanguageModel
     from .models.loading import load
-    from .session import LogitDifference, LogProb, Session
+    from .session import KL, Custom, LogitDifference, LogProb, Loss, Session
     from .sites import Site, SiteSet
     from .views.attention_inspector import AttentionInspector
     from .views.neuron_clamp import NeuronClamp
@@ -21,16 +21,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "KL",
     "Ablate",
     "Add",
     "AttentionInspector",
     "Clamp",
+    "Custom",
     "Cut",
     "Intervention",
     "Knockout",
     "LanguageModel",
     "LogProb",
     "LogitDifference",
+    "Loss",
     "NeuronClamp",
     "Patch",
     "PatchclampError",
@@ -54,6 +57,9 @@ _HOME = {
     "Scale": ".interventions",
     "LanguageModel": ".models.language_model",
     "load": ".models.loading",
+    "Custom": ".session",
+    "KL": ".session",
+    "Loss": ".session",
     "LogProb": ".session",
     "LogitDifference": ".session",
     "Session": ".session",

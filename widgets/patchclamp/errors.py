@@ -17,6 +17,10 @@ class InputError(PatchclampError):
     """A text or tensor of token ids that cannot be run: empty, too long, out of the vocabulary."""
 
 
+class MetricError(PatchclampError):
+    """A metric that fails, is no finite number, has no gradient where one is needed, or no file."""
+
+
 class ModelError(PatchclampError):
     """A model that was not found, not downloaded whole, or that patchclamp cannot take."""
 

@@ -20,7 +20,15 @@ from patchclamp.engine.hooks import check_intervention
 from patchclamp.engine.surroundings import Reference, Surroundings, input_of, reference_inputs
 from patchclamp.errors import InputError, InterventionError, PatchclampError, Stopped
 from patchclamp.interventions import Intervention
-from patchclamp.methods.metric import LogitDifference, LogProb, Metric, metric_from_json
+from patchclamp.methods.metric import (
+    KL,
+    Custom,
+    LogitDifference,
+    LogProb,
+    Loss,
+    Metric,
+    metric_from_json,
+)
 from patchclamp.models.language_model import LanguageModel
 from patchclamp.sites import Site
 
@@ -35,7 +43,16 @@ if TYPE_CHECKING:
 
     ShouldStop = Callable[[], bool]
 
-__all__ = ["Change", "LogProb", "LogitDifference", "Session", "Token"]
+__all__ = [
+    "KL",
+    "Change",
+    "Custom",
+    "LogProb",
+    "LogitDifference",
+    "Loss",
+    "Session",
+    "Token",
+]
 
 _UNDO_STEPS = 500
 _KEPT_RUNS = 8
@@ -137,7 +154,7 @@ class Session:
         given, text = self._read(input, chat=chat)
         other, other_text = self._read_contrast(contrast, chat=chat)
         self._state = _State(given, text, chat, other, other_text, metric or LogProb(), ())
-        self._check_metric(self._state.metric)
+        self._check_metric(self._state.metric, self._state.given)
         self._state = replace(self._state, stack=self._keyed(interventions))
 
     def __repr__(self) -> str:
@@ -205,6 +222,7 @@ class Session:
 
         def make(state: _State) -> _State:
             new = replace(state, given=given, text=text)
+            self._check_metric(new.metric, given)
             self._check_stack(new.interventions, new)
             return new
 
@@ -236,21 +254,31 @@ class Session:
 
     @metric.setter
     def metric(self, value: Metric) -> None:
-        self._check_metric(value)
+        self._check_metric(value, self._state.given)
         self._change("metric", lambda s: replace(s, metric=value))
 
     @property
     def target(self) -> int:
-        """The id of the token that the metric is about."""
-        return self.metric_tokens()[0]
+        """The id of the token that the metric is about.
+
+        Of a metric without tokens (KL, loss) the one that is likeliest without interventions.
+        """
+        found = self.metric_tokens()
+        return found[0] if found else self._likeliest()
 
     def metric_tokens(self) -> tuple[int, ...]:
-        """Return the ids that the metric is about; runs the baseline if it needs its likeliest."""
+        """Return the ids that the metric is about, none of KL, loss and a function of the user's.
+
+        Runs the baseline if it needs its likeliest.
+        """
         metric = self._state.metric
         likeliest = -1
         if isinstance(metric, LogProb) and metric.token is None:
-            likeliest = int(self.baseline.rows([-1])[0].argmax())
+            likeliest = self._likeliest()
         return metric.tokens(self.model, likeliest)
+
+    def _likeliest(self) -> int:
+        return int(self.baseline.rows([-1])[0].argmax())
 
     # The stack ------------------------------------------------------------------------------------
 
@@ -612,11 +640,15 @@ class Session:
     ) -> tuple[Input | None, str | None]:
         return (None, None) if value is None else self._read(value, chat=chat)
 
-    def _check_metric(self, metric: object) -> None:
-        if not isinstance(metric, LogProb | LogitDifference):
-            msg = f"A metric is LogProb(...) or LogitDifference(...), not {type(metric).__name__}."
+    def _check_metric(self, metric: object, given: Input) -> None:
+        if not isinstance(metric, Metric):
+            msg = (
+                "A metric is LogProb(...), LogitDifference(...), KL(), Loss() or Custom(...), not "
+                f"{type(metric).__name__}."
+            )
             raise InputError(msg)
         metric.tokens(self.model, 0)
+        metric.rows(len(given.ids))
 
     def _check_stack(self, stack: Iterable[object], state: _State) -> None:
         given, surroundings = state.given, self._surroundings(state)

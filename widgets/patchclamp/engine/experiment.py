@@ -106,10 +106,18 @@ class Experiment:
         hooks: Sequence[str],
         objective: Callable[[Tensor], Tensor],
         should_stop: ShouldStop | None = None,
+        *,
+        rows: Sequence[int] = (-1,),
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Return values and gradients; see :meth:`patchclamp.engine.engine.Engine.gradients`."""
         return self.engine.gradients(
-            self.given, self.stack, hooks, objective, self.surroundings, should_stop=should_stop
+            self.given,
+            self.stack,
+            hooks,
+            objective,
+            self.surroundings,
+            rows=rows,
+            should_stop=should_stop,
         )
 
 

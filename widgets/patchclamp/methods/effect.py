@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from patchclamp.engine.experiment import Experiment
-    from patchclamp.methods.metric import Metric
+    from patchclamp.methods.metric import Measure
     from patchclamp.models.anatomy import Anatomy
 
 SEEDS = 5
@@ -82,8 +82,7 @@ class Effect:
 def effects(
     experiment: Experiment,
     *,
-    metric: Metric,
-    tokens: tuple[int, ...],
+    measure: Measure,
     seeds: int = SEEDS,
     should_stop: Callable[[], bool] | None = None,
 ) -> Generator[Effect, None, None]:
@@ -93,13 +92,15 @@ def effects(
 
     Args:
         experiment: the input and stack.
-        metric: what to measure.
-        tokens: the ids that the metric is about.
+        measure: what to measure, on the experiment's input.
         seeds: how many random neurons, directions or draws of heads for each control.
         should_stop: asked before every block.
 
     Yields:
         One effect for each intervention that is not muted, in order.
+
+    Raises:
+        MetricError: when the metric is no number under one of the stacks.
     """
     stack = experiment.stack
     for index, intervention in enumerate(stack):
@@ -109,8 +110,8 @@ def effects(
         drawn = _controls(experiment, without, index, seeds, should_stop)
         stacks = [stack, without, *((*without[:index], c, *without[index:]) for c in drawn)]
         found: list[float] = []
-        for _, logits in experiment.sweep(stacks, should_stop=should_stop):
-            found += metric.of(logits[:, -1], tokens).tolist()
+        for _, logits in experiment.sweep(stacks, rows=measure.rows, should_stop=should_stop):
+            found += measure.finite(logits).tolist()
         with_it, without_it, *controls = found
         control = None
         if controls:

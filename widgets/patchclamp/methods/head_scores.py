@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from patchclamp.engine.engine import Engine
-    from patchclamp.methods.metric import Metric
+    from patchclamp.methods.metric import Measure
     from patchclamp.models.language_model import LanguageModel
 
     ShouldStop = Callable[[], bool]
@@ -266,8 +266,7 @@ def repeated_tokens(model: LanguageModel, *, length: int, batch: int, seed: int)
 def head_effects(
     experiment: Experiment,
     *,
-    metric: Metric,
-    tokens: tuple[int, ...],
+    measure: Measure,
     should_stop: ShouldStop | None = None,
 ) -> Generator[tuple[int, Tensor], None, None]:
     """Measure what ablating each head to its mean does to the metric, exactly.
@@ -278,18 +277,22 @@ def head_effects(
 
     Args:
         experiment: the input and stack.
-        metric: what to measure, at the last position.
-        tokens: the ids that the metric is about.
+        measure: what to measure, on the experiment's input.
         should_stop: asked before every block.
 
     Yields:
         How many heads are done, and Float[layer, head]: the metric with the head ablated minus
         the metric without, NaN where it was not measured yet. The last layers, which cost least,
         come first.
+
+    Raises:
+        MetricError: when the metric is no number with some head ablated; what was measured before
+            was yielded.
     """
     anatomy = experiment.engine.model.anatomy
     experiment = replace(experiment, stack=tuple(iv for iv in experiment.stack if not iv.muted))
-    base = float(metric.of(experiment.outcome(should_stop=should_stop).logits[-1], tokens))
+    whole = experiment.outcome(measure.rows, should_stop).logits
+    base = float(measure.finite(whole[None])[0])
     heads = [
         [Site("head", layer, head, "z") for head in range(anatomy.n_heads)]
         for layer in range(anatomy.n_layers)
@@ -302,8 +305,8 @@ def head_effects(
     done = 0
     for layer in reversed(range(anatomy.n_layers)):
         stacks = [(*experiment.stack, Ablate(site)) for site in heads[layer]]
-        for begin, logits in experiment.sweep(stacks, should_stop=should_stop):
-            measured = metric.of(logits[:, -1], tokens).cpu() - base
+        for begin, logits in experiment.sweep(stacks, measure.rows, should_stop):
+            measured = measure.finite(logits).cpu() - base
             found[layer, begin : begin + len(measured)] = measured
             done += len(measured)
             yield done, found.clone()

@@ -5,8 +5,8 @@
   a (w · d), with w what it writes and d the final norm's reading of the token with the norm's scale
   held ("direct logit attribution", Elhage et al., "A Mathematical Framework for Transformer
   Circuits", 2021). Exact, and summing over all components to the logit.
-- *gradient*: a (∂ log p(target) / ∂a), the first-order estimate of what the neuron's value does to
-  the prediction (attribution; Simonyan et al. 2013, Nanda 2023), taken on the very tensor that a
+- *gradient*: a (∂ metric / ∂a), the first-order estimate of what the neuron's value does to the
+  metric (attribution; Simonyan et al. 2013, Nanda 2023), taken on the very tensor that a
   clamp edits.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from patchclamp.engine.experiment import Experiment
-    from patchclamp.methods.metric import Metric
+    from patchclamp.methods.metric import Measure
 
 By = Literal["activation", "direct", "gradient"]
 
@@ -39,7 +39,7 @@ class RankedNeuron:
     Attributes:
         layer: its layer.
         index: its number in the layer.
-        score: what it was ranked by: an activation, logits, or nats.
+        score: what it was ranked by: an activation, logits, or the metric's unit.
         activation: its value at the position.
         massive: whether it is a massive-activation neuron.
     """
@@ -60,8 +60,7 @@ def rank_neurons(
     experiment: Experiment,
     by: By,
     *,
-    metric: Metric,
-    tokens: tuple[int, ...],
+    measure: Measure,
     position: int = -1,
     count: int = 20,
     include_massive: bool = False,
@@ -74,8 +73,8 @@ def rank_neurons(
     Args:
         experiment: the run to rank in.
         by: "activation", "direct" or "gradient"; see this module.
-        metric: what the gradient is of.
-        tokens: the ids that the metric is about; the first is the direct effect's token.
+        measure: what the gradient is of; its first token is the direct effect's, or, where it is
+            about none, the one that is likeliest without interventions.
         position: where the neurons are; -1 is the prompt's last token.
         count: how many to return.
         include_massive: also the massive-activation neurons.
@@ -84,6 +83,7 @@ def rank_neurons(
     Raises:
         InputError: when the position is not one of the prompt's.
         ModelError: when a direct effect is not defined on this model.
+        MetricError: when the metric is no number, or has no gradient where that is asked for.
     """
     length = experiment.length
     if not -length <= position < length:
@@ -94,7 +94,10 @@ def rank_neurons(
     names = list(hooks.values())
     if by == "gradient":
         found = experiment.gradients(
-            names, lambda logits: metric.of(logits, tokens), should_stop=should_stop
+            names,
+            lambda logits: measure.differentiable(logits[None])[0],
+            should_stop,
+            rows=measure.rows,
         )
         values = {layer: found[name][0][position] for layer, name in hooks.items()}
         scores = {layer: values[layer] * found[name][1][position] for layer, name in hooks.items()}
@@ -103,7 +106,7 @@ def rank_neurons(
         values = {layer: captured[name][position] for layer, name in hooks.items()}
         scores = values
         if by == "direct":
-            scores = _direct(experiment, values, tokens[0], position, should_stop)
+            scores = _direct(experiment, values, measure, position, should_stop)
     massive = massive_neurons(experiment.surroundings.reference, model.anatomy)
     where = torch.tensor([(layer, n) for layer in hooks for n in range(len(scores[layer]))])
     flat = torch.cat([scores[layer].float() for layer in hooks])
@@ -127,7 +130,7 @@ def rank_neurons(
 def _direct(
     experiment: Experiment,
     values: dict[int, Tensor],
-    token: int,
+    measure: Measure,
     position: int,
     should_stop: Callable[[], bool] | None,
 ) -> dict[int, Tensor]:
@@ -139,6 +142,10 @@ def _direct(
             "defined; rank by activation or gradient instead."
         )
         raise ModelError(msg)
+    if measure.tokens.numel():
+        token = int(measure.tokens[0, 0])
+    else:
+        token = int(experiment.under(()).outcome(should_stop=should_stop).logits[-1].argmax())
     trace = experiment.outcome(should_stop=should_stop).trace
     direction = Readout.of(model.bridge).direction(trace.residual[-1][position], token)
     return {

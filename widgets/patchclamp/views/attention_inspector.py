@@ -487,7 +487,7 @@ class AttentionInspector(StackView, bundle="attention-inspector"):
         return self._patterns.view(scene, look, head, mode, self._targets(mode))
 
     def _targets(self, mode: Mode = "contribution") -> tuple[int, ...]:
-        """The metric's tokens, where a mode needs them."""
+        """The metric's tokens (the likeliest where it has none), where a mode needs them."""
         if mode != "contribution" or not self._predicts:
             return ()
         _, baseline, _, metric = self._consistent()
@@ -687,10 +687,8 @@ class AttentionInspector(StackView, bundle="attention-inspector"):
     def _effect_job(self, should_stop: ShouldStop) -> Generator[None, None, None]:
         _, experiment, metric, _ = self._stack()
         key = self._effect_key()
-        tokens = self._tokens(metric, self._session.baseline)
-        for done, found in head_effects(
-            experiment, metric=metric, tokens=tokens, should_stop=should_stop
-        ):
+        measure = self._measuring(metric, self._session.baseline)
+        for done, found in head_effects(experiment, measure=measure, should_stop=should_stop):
             self._effect = (key, found.cpu().numpy())
             self._push_scores(often=False)
             self._push_progress(done, found.numel())

@@ -77,7 +77,7 @@ class NeuronClamp(StackView, bundle="neuron-clamp"):
         return pd.DataFrame([item.model_dump() for item in body.items])
 
     def curve(self, row: int | str) -> "pd.DataFrame":
-        """A row's dose-response curve: value, metric (nats) and KL (nats) at 25 values."""
+        """A row's dose-response curve: value, metric (its unit) and KL (nats) at 25 values."""
         import pandas as pd
 
         key = self._key(row)
@@ -153,8 +153,7 @@ class NeuronClamp(StackView, bundle="neuron-clamp"):
             found = rank_neurons(
                 experiment,
                 by,
-                metric=metric,
-                tokens=self._tokens(metric, baseline),
+                measure=self._measuring(metric, baseline),
                 position=position,
                 count=count,
                 include_massive=massive,
@@ -185,9 +184,9 @@ class NeuronClamp(StackView, bundle="neuron-clamp"):
                 raise InterventionError(f"{rows.label(measured)}: there is no value to vary.")
             values = _outwards(span, measured.value)
             doses: list[tuple[float, float, float]] = []
-            tokens = self._tokens(metric, self._session.baseline)
+            measure = self._measuring(metric, self._session.baseline)
             for chunk in dose_response(
-                experiment, index, values, metric=metric, tokens=tokens, should_stop=should_stop
+                experiment, index, values, measure=measure, should_stop=should_stop
             ):
                 doses += [(dose.value, dose.metric, dose.kl) for dose in chunk]
                 self._show_curve(key, revision, doses, len(values))

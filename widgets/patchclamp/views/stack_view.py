@@ -22,7 +22,7 @@ from patchclamp.methods.divergence import (
 )
 from patchclamp.methods.effect import effects
 from patchclamp.methods.massive import massive_neurons, neuron_hooks
-from patchclamp.methods.metric import LogProb, Metric
+from patchclamp.methods.metric import LogProb, Measure, Metric, bind
 from patchclamp.models.language_model import LanguageModel
 from patchclamp.session import Change, Session
 from patchclamp.sites import Positions, Site, SiteSet
@@ -235,7 +235,7 @@ class StackView(View):
         """What each row does to the metric, beside its random control; measured if need be.
 
         One row that is not muted a line: address, op, value, effect (metric with the whole stack
-        minus without this row, nats), control_median, control_low, control_high, seeds.
+        minus without this row, in its unit), control_median, control_low, control_high, seeds.
 
         Raises:
             ModelError: when the model predicts no next token.
@@ -537,19 +537,19 @@ class StackView(View):
         self, before: "Run", after: "Run", metric: Metric, should_stop: ShouldStop
     ) -> Generator[None, None, dict[str, Any]]:
         """The next tokens, the metric, and how far each position's prediction moved."""
-        tokens = self._tokens(metric, before)
+        measure = self._measuring(metric, before)
         logits = {"before": before.rows([-1])[0], "after": after.rows([-1])[0]}
         _check_finite(logits["after"])
         shares = _shares(before.log_probs().exp(), after.log_probs().exp())
         text = self._session.model.token_text
-        measured = {side: float(metric.of(row, tokens)) for side, row in logits.items()}
+        measured = say.BeforeAfter(before=measure.of_run(before), after=measure.of_run(after))
         if before.experiment.length >= _LONG:
             moved = yield from kl_in_steps(before, after)
         else:  # in one go: between two steps a drag's next result would take this one's place
             moved = kl_by_position(before, after, should_stop)
         return {
             "top": [say.Share(id=i, text=text(i), before=b, after=a) for i, b, a in shares],
-            "metric": say.BeforeAfter(**measured),
+            "metric": measured,
             "moved": moved.numpy(),
         }
 
@@ -581,12 +581,18 @@ class StackView(View):
                 acting = [key for key, iv in pairs if not iv.muted]
                 return revision, experiment, metric, {key: i for i, key in enumerate(acting)}
 
+    def _measuring(self, metric: Metric, baseline: "Run") -> Measure:
+        """The metric of the prompt; on the worker, since it may need the baseline."""
+        before = baseline.rows([-1])[None]
+        given = baseline.experiment.given
+        if given == self._given:
+            self._likeliest = int(before[0, 0].argmax())
+        return bind(metric, self._session.model, [given], baseline=lambda: before)
+
     def _tokens(self, metric: Metric, baseline: "Run") -> tuple[int, ...]:
-        """The metric's tokens; on the worker, since it may need the baseline's likeliest."""
-        likeliest = int(baseline.rows([-1])[0].argmax())
-        if baseline.experiment.given == self._given:
-            self._likeliest = likeliest
-        return metric.tokens(self._session.model, likeliest)
+        """The metric's tokens, or the likeliest one where it has none; on the worker."""
+        found = self._measuring(metric, baseline).tokens[0].tolist()
+        return tuple(found) or (int(baseline.rows([-1])[0].argmax()),)
 
     def _unmeasured(self) -> list[Site]:
         sites = {
@@ -702,11 +708,9 @@ class StackView(View):
             if wanted not in {None, revision}:
                 raise Stopped("The stack has changed; it is measured once it settles.")
             keys = {index: key for key, index in places.items()}
-            tokens = self._tokens(metric, self._session.baseline)
+            measure = self._measuring(metric, self._session.baseline)
             found: list[say.Effect] = []
-            for effect in effects(
-                experiment, metric=metric, tokens=tokens, should_stop=should_stop
-            ):
+            for effect in effects(experiment, measure=measure, should_stop=should_stop):
                 drawn = effect.control
                 control = None
                 if drawn is not None:
@@ -782,12 +786,14 @@ class StackView(View):
         if not self._predicts:
             return None
         model, metric = self._session.model, self._session.metric
-        tokens = metric.tokens(model, -1 if self._likeliest is None else self._likeliest)
+        likeliest = -1 if self._likeliest is None else self._likeliest
+        own = metric.tokens(model, likeliest)
+        tokens = own or (likeliest,)
         if tokens[0] < 0:  # the first run will say which is on top
             return None
         names = [say.TokenName(id=i, text=model.token_text(i)) for i in tokens]
         return say.Metric(
-            label=metric.label(tuple(name.text for name in names)),
+            label=metric.label(tuple(name.text for name in names[: len(own)])),
             target=names[0],
             against=names[1] if len(names) > 1 else None,
         )

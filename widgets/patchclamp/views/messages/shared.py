@@ -208,10 +208,12 @@ class Row(Message):
 
 
 class Metric(Message):
-    """What the stack's effect is measured on."""
+    """What the stack's effect is measured on: of tokens, or KL, loss, a function of the user's."""
 
     label: str
     target: TokenName
+    """What it is about; of a metric without tokens the next token that is likeliest without
+    interventions."""
     against: TokenName | None = None
     """The second token of a logit difference."""
 
@@ -276,7 +278,7 @@ class Result(Message):
     top: list[Share]
     """Both sides' most probable next tokens, by the larger of the two probabilities."""
     metric: BeforeAfter | None
-    """Nats; null for an encoder, which predicts no next token (then `top` is empty)."""
+    """In its unit; null for an encoder, which predicts no next token (then `top` is empty)."""
     moved: Array
     """float32 [positions]: how far the prediction there moved."""
     moved_as: Literal["kl", "cosine"] = "kl"
@@ -299,7 +301,7 @@ class Effect(Message):
 
     key: Key
     effect: FiniteFloat
-    """The metric with the whole stack minus the metric without this row, nats."""
+    """The metric with the whole stack minus the metric without this row, in its unit."""
     control: Control | None
 
 
