@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from patchclamp.sites import Site
-from tests.unit import planted
+from tests.unit import planted, tiny
 from tests.unit.planted import ANSWER, COPY, HARD, LETTERS, MATCH, OTHER, Planted
+from tests.unit.written_out import WrittenOut, replacing
 
 EXACT = 1e-6
 EVERY = pytest.mark.parametrize("name", planted.EVERY)
@@ -107,6 +108,54 @@ def test_replacing_a_component_has_the_effect_that_is_worked_out(name: str) -> N
         logits(model, model.corrupt, [(hook, keep)])
         effect = metric(model, logits(model, model.clean, [(hook, put)])) - plain
         assert close(effect, model.nodes.get(str(site), 0.0), model.clean_metric), site
+
+
+@EVERY
+def test_replacing_what_one_edge_carries_has_the_effect_that_is_worked_out(name: str) -> None:
+    model = planted.EVERY[name]()
+    written = WrittenOut(model.model.bridge.original_model)
+    with torch.no_grad():
+        corrupt = written.run(model.corrupt).wrote
+        plain = metric(model, written.run(model.clean).logits[:, -1])
+        found = {}
+        for source, reader in written.edges():
+            changed = written.run(model.clean, replacing({(source, reader)}, corrupt)).logits
+            found[f"{source}->{reader}"] = metric(model, changed[:, -1]) - plain
+    assert model.edges.keys() <= found.keys()
+    for edge, effect in found.items():
+        assert close(effect, model.edges.get(edge, 0.0), model.clean_metric), edge
+
+
+@EVERY
+def test_the_edges_that_matter_are_all_that_matters(name: str) -> None:
+    """With everything else corrupt nothing is lost; without any one of them something is."""
+    model = planted.EVERY[name]()
+    written = WrittenOut(model.model.bridge.original_model)
+    every = {f"{source}->{reader}": (source, reader) for source, reader in written.edges()}
+    kept = {every[edge] for edge in model.edges}
+    with torch.no_grad():
+        corrupt = written.run(model.corrupt).wrote
+
+        def keeping(edges: set[tuple[str, str]]) -> Tensor:
+            gone = replacing(set(every.values()) - edges, corrupt)
+            return metric(model, written.run(model.clean, gone).logits[:, -1])
+
+        assert close(keeping(kept), model.clean_metric, model.clean_metric)
+        assert close(keeping(set()), model.corrupt_metric, model.clean_metric)
+        for edge in kept:
+            assert (keeping(kept - {edge}) - model.clean_metric).max() < -0.9
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "neox", "native"])
+def test_a_model_written_out_is_the_model(name: str) -> None:
+    ids = torch.stack([tiny.ids(9), tiny.ids(9, seed=1)])
+    bridge = tiny.fresh_bridge(name)
+    with torch.no_grad():
+        expected = bridge(ids)
+        written = WrittenOut(bridge.original_model)
+        found = written.run(ids)
+    assert (found.logits - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert written.edges() == list(dict.fromkeys(written.edges()))
 
 
 def test_two_wrong_inputs_of_the_induction_head_make_a_right() -> None:
