@@ -14,25 +14,33 @@ export interface MetricReading {
   refuse(sentence: string): void;
 }
 
-export function metricReading(
+export interface TokenActions {
+  search(query: string): Promise<TokenName[]>;
+  take(token: number): void;
+}
+
+/** A word that opens a field in its place, in which a token of the vocabulary is chosen. */
+export function tokenField(
   signal: AbortSignal,
-  actions: { search(query: string): Promise<TokenName[]>; target(token: number): void },
-): MetricReading {
+  name: string,
+  title: string,
+  actions: TokenActions,
+): { label: HTMLButtonElement; element: HTMLElement } {
   const label = button(
     "",
-    { class: "pc-button pc-metric-label", "data-live": true, title: "Choose another target token" },
+    { class: "pc-button pc-metric-label", "data-live": true, title },
     () => field.open(),
     signal,
   );
   const box: Combobox = combobox({
-    name: "Target token",
+    name,
     placeholder: "a token, such as Paris",
     strict: true,
     signal,
     take(value) {
       field.close();
       label.focus();
-      actions.target(Number(value));
+      actions.take(Number(value));
     },
     async suggest(query) {
       const items = await actions.search(query);
@@ -46,11 +54,18 @@ export function metricReading(
     },
   });
   const field = inPlace(label, box, signal);
+  return { label, element: box.element };
+}
+
+/** The number before and after, and its change. */
+export function readingLine(): {
+  element: HTMLElement;
+  update(numbers: BeforeAfter | null, theme: Theme): void;
+} {
   const before = h("span", { class: "pc-before" });
   const after = h("span", { class: "pc-after" });
   const change = h("span", { class: "pc-change" });
-  const error = h("p", { class: "pc-error", role: "alert", hidden: true });
-  const reading = h(
+  const element = h(
     "div",
     { class: "pc-reading pc-number" },
     before,
@@ -58,6 +73,34 @@ export function metricReading(
     after,
     change,
   );
+  return {
+    element,
+    update(numbers, theme) {
+      say(before, numbers === null ? "–" : short(numbers.before));
+      say(after, numbers === null ? "–" : short(numbers.after));
+      set(before, { title: numbers === null ? null : `before: ${exact(numbers.before)}` });
+      set(after, { title: numbers === null ? null : `after: ${exact(numbers.after)}` });
+      const shift = numbers === null ? 0 : numbers.after - numbers.before;
+      const still = Math.abs(shift) < 5e-4;
+      say(change, numbers === null ? "" : still ? "no change" : `Δ ${signed(shift)}`);
+      set(change, { title: exact(shift) });
+      set(change, { "data-still": still });
+      change.style.color = still ? "" : css(inkOf(shift, theme));
+    },
+  };
+}
+
+export function metricReading(
+  signal: AbortSignal,
+  actions: { search(query: string): Promise<TokenName[]>; target(token: number): void },
+): MetricReading {
+  const field = tokenField(signal, "Target token", "Choose another target token", {
+    search: actions.search,
+    take: actions.target,
+  });
+  const { label } = field;
+  const reading = readingLine();
+  const error = h("p", { class: "pc-error", role: "alert", hidden: true });
   const element = h(
     "section",
     { class: "pc-metric", "aria-label": "Metric" },
@@ -66,9 +109,9 @@ export function metricReading(
       { class: "pc-metric-line" },
       h("span", { class: "pc-muted" }, "metric"),
       label,
-      box.element,
+      field.element,
     ),
-    reading,
+    reading.element,
     error,
   );
 
@@ -86,16 +129,7 @@ export function metricReading(
                 metric.against ? `, against ${quoted(metric.against.text)}` : ""
               }\nClick to choose another`,
       });
-      say(before, numbers === null ? "–" : short(numbers.before));
-      say(after, numbers === null ? "–" : short(numbers.after));
-      set(before, { title: numbers === null ? null : `before: ${exact(numbers.before)}` });
-      set(after, { title: numbers === null ? null : `after: ${exact(numbers.after)}` });
-      const shift = numbers === null ? 0 : numbers.after - numbers.before;
-      const still = Math.abs(shift) < 5e-4;
-      say(change, numbers === null ? "" : still ? "no change" : `Δ ${signed(shift)}`);
-      set(change, { title: exact(shift) });
-      set(change, { "data-still": still });
-      change.style.color = still ? "" : css(inkOf(shift, theme));
+      reading.update(numbers, theme);
     },
     refuse(sentence) {
       say(error, sentence);

@@ -2,6 +2,7 @@
 //
 // Python declares (state) and computes (result, curve, effects, generated); this file wires those
 // messages to the parts that show them, and the parts' gestures to the request loop.
+import { acceptAddresses } from "./address";
 import { css } from "./colour";
 import { lineColours } from "./curve";
 import { type CurvesPicture, curveSchedule, takeCurve } from "./curves";
@@ -11,7 +12,7 @@ import { generation } from "./generate";
 import type { PromptToken } from "./messages";
 import { metricReading } from "./metric";
 import { nextToken } from "./next-token";
-import { ADDRESS_TYPE, picker } from "./picker";
+import { picker } from "./picker";
 import { emptyPicture, forgetRows } from "./picture";
 import { prompt } from "./prompt";
 import { stack } from "./stack";
@@ -140,23 +141,7 @@ function render(host: Host) {
     );
   }
 
-  clamped.element.addEventListener(
-    "dragover",
-    (event) => {
-      if (event.dataTransfer?.types.includes(ADDRESS_TYPE)) event.preventDefault();
-    },
-    { signal },
-  );
-  clamped.element.addEventListener(
-    "drop",
-    (event) => {
-      const address = event.dataTransfer?.getData(ADDRESS_TYPE);
-      if (!address) return;
-      event.preventDefault();
-      chooser.add(address);
-    },
-    { signal },
-  );
+  acceptAddresses(clamped.element, (address) => chooser.add(address), signal);
 
   function paint(dead: boolean): void {
     const { state, result } = picture;

@@ -1,5 +1,6 @@
 // Adding a neuron: typed with completion, or picked from the prompt's neurons by what they do.
 
+import { carry } from "./address";
 import { css, oranges, redBlue, type Theme } from "./colour";
 import { combobox } from "./combobox";
 import { button, h, say, select, set } from "./dom";
@@ -40,7 +41,6 @@ const MEASURES: readonly (readonly [Rank["by"], string, string])[] = [
     "Gradient times activation: the first-order estimate of each neuron's effect",
   ],
 ];
-const ADDRESS_TYPE = "application/x-patchclamp-address";
 
 export function picker(signal: AbortSignal, actions: PickerActions): Picker {
   const { requests } = actions;
@@ -176,9 +176,7 @@ export function picker(signal: AbortSignal, actions: PickerActions): Picker {
     (event) => {
       const address = (event.target as Element).closest<HTMLElement>("[data-address]")?.dataset
         .address;
-      if (address === undefined) return;
-      event.dataTransfer?.setData(ADDRESS_TYPE, address);
-      event.dataTransfer?.setData("text/plain", address);
+      if (address !== undefined) carry(event, address);
     },
     { signal },
   );
@@ -330,5 +328,3 @@ export function picker(signal: AbortSignal, actions: PickerActions): Picker {
 function bare(address: string): string {
   return address.replace(/@.*$/, "");
 }
-
-export { ADDRESS_TYPE };

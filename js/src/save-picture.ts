@@ -1,30 +1,34 @@
-// What is seen, as a file: SVG with real text, PNG at twice the size. Nothing leaves the page.
-//
-// SVG is written as text, not taken from the page: every word that goes into it is escaped here.
-import { css, type Rgb, type Theme } from "./colour";
-import { short } from "./format";
+// A pattern and the grid of all heads as SVG.
+import { css, type Theme } from "./colour";
 import { addressOf, type HeadsPicture, thumbColours, thumbPixels } from "./heads-grid";
 import { type HeatScale, heatColour, mix } from "./heat-bar";
 import type { PromptToken } from "./messages";
 import { labelOf, type PatternPicture, plainColours, tickStep, tilePixels } from "./pattern";
+import {
+  BAR,
+  barSvg,
+  type Caption,
+  cut,
+  imageSvg,
+  LETTER,
+  type Measure,
+  measurer,
+  PAD,
+  penOf,
+  rect,
+  round,
+  slanted,
+  svgDocument,
+  text,
+  waiting,
+  xml,
+} from "./svg";
 import { type Area, type PatternCells, placesIn, type Span, TILE } from "./tiles";
 
-/** Fonts and words that a picture needs besides what it draws. */
-export interface Caption {
-  /** "L5.H3, attention weight, now". */
-  title: string;
-  /** What the colour bar's numbers are. */
-  what: string;
-  theme: Theme;
-  /** The code font's family. */
-  font: string;
-}
+export { download, fileName, toPng } from "./svg";
 
-const PAD = 12;
-const LETTER = 11; // the size of labels
 const LABELLED = 11; // a cell at least so large has room for its label
 const FEW = 1024; // so many cells are rectangles; more are one picture
-const LONGEST = 96; // of a label, in pixels
 
 /** The seen part of a pattern, with `cell` pixels a cell. */
 export function patternSvg(
@@ -89,7 +93,7 @@ export function patternSvg(
     );
   });
 
-  return document_(
+  return svgDocument(
     Math.max(left + width + PAD, PAD + BAR + 2 * PAD),
     top + height + PAD + 36,
     caption,
@@ -192,7 +196,7 @@ export function headsSvg(picture: HeadsPicture, caption: Caption): string {
     barSvg(scale, caption, PAD, foot),
     text(summary, PAD, foot + 42, `fill="${quiet}"`),
   );
-  return document_(
+  return svgDocument(
     Math.max(left + sheet.width + PAD, PAD + BAR + 2 * PAD),
     foot + 42 + PAD,
     caption,
@@ -200,40 +204,6 @@ export function headsSvg(picture: HeadsPicture, caption: Caption): string {
     [],
     parts,
   );
-}
-
-/** An SVG's picture as a PNG, at `scale` device pixels to a pixel. */
-export async function toPng(svg: string, scale: number = 2): Promise<Blob> {
-  const image = new Image();
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
-  await image.decode();
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.round(image.naturalWidth * scale);
-  canvas.height = Math.round(image.naturalHeight * scale);
-  penOf(canvas).drawImage(image, 0, 0, canvas.width, canvas.height);
-  return new Promise((done, refuse) => {
-    canvas.toBlob((blob) => {
-      if (blob === null) refuse(new Error("The picture is too large for this browser; save SVG."));
-      else done(blob);
-    }, "image/png");
-  });
-}
-
-/** Hands a file to the reader. */
-export function download(name: string, content: Blob | string, type: string = "text/plain"): void {
-  const blob = typeof content === "string" ? new Blob([content], { type }) : content;
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  // Some browsers begin to read only after the click was handled.
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
-
-/** "patchclamp-L5.H3-value-difference.svg": letters that every file system takes. */
-export function fileName(parts: readonly string[], ending: "svg" | "png"): string {
-  const safe = parts.map((part) => part.replaceAll(/[^\w.-]+/g, "-").replaceAll(/^-+|-+$/g, ""));
-  return `${safe.filter((part) => part !== "").join("-")}.${ending}`;
 }
 
 // --- parts of a picture ----------------------------------------------------------------------------
@@ -316,69 +286,10 @@ function cellsSvg(
   return parts.join("") + imageSvg(sheet, left, top, across * cell, down * cell);
 }
 
-const BAR = 320; // a colour bar with its words
-
-function barSvg(scale: HeatScale, { what, theme }: Caption, x: number, y: number): string {
-  const quiet = css(mix(theme.background, theme.ink, 0.7));
-  const from = scale.signed ? -scale.peak : 0;
-  const stops = Array.from({ length: 33 }, (_, i) => {
-    const share = i / 32;
-    const colour = heatColour(from + share * (scale.peak - from), scale, theme);
-    return `<stop offset="${share}" stop-color="${css(colour)}"/>`;
-  });
-  const words = scale.gamma === 1 ? what : `${what}, colours by the square root`;
-  return [
-    `<linearGradient id="bar">${stops.join("")}</linearGradient>`,
-    rect(x, y, 160, 10, `fill="url(#bar)" stroke="${quiet}" stroke-width="0.5"`),
-    text(short(from), x, y + 20, `fill="${quiet}"`),
-    scale.signed ? text("0", x + 80, y + 20, `text-anchor="middle" fill="${quiet}"`) : "",
-    text(short(scale.peak), x + 160, y + 20, `text-anchor="end" fill="${quiet}"`),
-    text(words, x + 170, y + 5, `fill="${quiet}"`),
-  ].join("");
-}
-
 /** What is not a number, and what has not come. */
 function hatches(theme: Theme): string[] {
-  const slanted = (id: string, ground: Rgb, strength: number, path: string) =>
-    `<pattern id="${id}" width="6" height="6" patternUnits="userSpaceOnUse">` +
-    rect(0, 0, 6, 6, `fill="${css(ground)}"`) +
-    `<path d="${path}" stroke="${css(mix(ground, theme.ink, strength))}" stroke-width="1.25"/>` +
-    "</pattern>";
-  return [
-    slanted("hole", plainColours(theme).hole, 0.8, "M0 6L6 0M-1 1L1 -1M5 7L7 5"),
-    slanted("waiting", theme.background, 0.16, "M0 0L6 6M-1 5L1 7M5 -1L7 1"),
-  ];
-}
-
-function document_(
-  width: number,
-  height: number,
-  { title, theme, font }: Caption,
-  prompt: string,
-  definitions: readonly string[],
-  parts: readonly string[],
-): string {
-  const [w, tall] = [Math.ceil(width), Math.ceil(height)];
-  return [
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${w}" height="${tall}"`,
-    ` viewBox="0 0 ${w} ${tall}" font-family="${xml(font)}" font-size="${LETTER}"`,
-    ` fill="${css(theme.ink)}">`,
-    `<title>${xml(title)}</title>`,
-    prompt === "" ? "" : `<desc>${xml(prompt)}</desc>`,
-    definitions.length > 0 ? `<defs>${definitions.join("")}</defs>` : "",
-    rect(0, 0, w, tall, `fill="${css(theme.background)}"`),
-    ...parts,
-    "</svg>",
-  ].join("");
-}
-
-function rect(x: number, y: number, width: number, height: number, more: string): string {
-  return `<rect x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" ${more}/>`;
-}
-
-function text(words: string, x: number, y: number, more: string): string {
-  // Not every program knows dominant-baseline: the middle of a letter is a third of its size up.
-  return `<text x="${round(x)}" y="${round(y + LETTER / 3)}" xml:space="preserve" ${more}>${xml(words)}</text>`;
+  const hole = "M0 6L6 0M-1 1L1 -1M5 7L7 5";
+  return [slanted("hole", plainColours(theme).hole, theme, 0.8, hole), waiting(theme)];
 }
 
 /** A token's label that ends at x, with its position next to the cells. */
@@ -406,57 +317,7 @@ function labelText(
 
 const APART = 'style="unicode-bidi:isolate"';
 
-type Measure = (text: string) => number;
-
-function measurer(font: string): Measure {
-  const pen = penOf(document.createElement("canvas"));
-  pen.font = `${LETTER}px ${font}`;
-  return (words) => pen.measureText(words).width;
-}
-
 function labelWidth(token: PromptToken, measure: Measure): number {
   const words = labelOf(token).map((piece) => (piece.mark ? piece.text : cut(piece.text, measure)));
   return measure(`${words.join("")} ${token.position}`);
 }
-
-function cut(words: string, measure: Measure): string {
-  if (measure(words) <= LONGEST) return words;
-  const letters = [...words];
-  while (letters.length > 1 && measure(`${letters.join("")}…`) > LONGEST) letters.pop();
-  return `${letters.join("")}…`;
-}
-
-function imageSvg(
-  canvas: HTMLCanvasElement,
-  x: number,
-  y: number,
-  width: number,
-  height: number,
-): string {
-  const place = `x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}"`;
-  const data = canvas.toDataURL("image/png");
-  return `<image ${place} preserveAspectRatio="none" style="image-rendering:pixelated" href="${data}"/>`;
-}
-
-function penOf(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
-  const pen = canvas.getContext("2d");
-  if (pen === null) throw new Error("This browser gives no canvas to draw on.");
-  return pen;
-}
-
-function round(x: number): number {
-  return Math.round(x * 100) / 100;
-}
-
-/** Text as XML takes it: half of an emoji, or a control character, it takes in no form. */
-function xml(words: string): string {
-  return words
-    .replaceAll(FORBIDDEN, "\ufffd")
-    .replaceAll("&", "&amp;")
-    .replaceAll("<", "&lt;")
-    .replaceAll(">", "&gt;")
-    .replaceAll('"', "&quot;");
-}
-
-// biome-ignore lint/suspicious/noControlCharactersInRegex: XML 1.0 has no way to write these
-const FORBIDDEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff\p{Cs}]/gu;

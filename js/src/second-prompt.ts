@@ -4,6 +4,7 @@ import type { Theme } from "./colour";
 import { button, h, say, set } from "./dom";
 import type { PromptToken, SecondPrompt } from "./messages";
 import type { Gesture } from "./requests";
+import { textEditor } from "./text-editor";
 import { tokenStrip } from "./tokens";
 
 export interface SecondPart {
@@ -71,27 +72,14 @@ export function secondPrompt(signal: AbortSignal, actions: SecondActions): Secon
     ),
     words,
   );
-  const box = h("textarea", {
-    class: "pc-input pc-textarea",
-    rows: 2,
-    "aria-label": "Second prompt",
-    placeholder: "The prompt to compare with",
-    spellcheck: "false",
-    "data-live": true,
-  });
   const error = h("p", { class: "pc-error", role: "alert", hidden: true });
-  const editor = h(
-    "div",
-    { class: "pc-editor", hidden: true },
-    box,
-    h(
-      "div",
-      { class: "pc-line" },
-      button("compare", { "data-live": true }, () => void send(box.value), signal),
-      button("cancel", { class: "pc-button pc-quiet" }, () => shut(), signal),
-      h("span", { class: "pc-muted" }, "Enter compares, Esc cancels"),
-    ),
-  );
+  const editor = textEditor(signal, {
+    label: "Second prompt",
+    placeholder: "The prompt to compare with",
+    doing: ["compare", "compares"],
+    take: (text) => void send(text),
+    cancel: () => shut(),
+  });
   const looking = h(
     "div",
     { class: "pc-looking", hidden: true },
@@ -106,21 +94,10 @@ export function secondPrompt(signal: AbortSignal, actions: SecondActions): Secon
     add,
     looking,
     tools,
-    editor,
+    editor.element,
     error,
   );
 
-  box.addEventListener(
-    "keydown",
-    (event) => {
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) void send(box.value);
-      else if (event.key === "Escape") shut();
-      else return;
-      event.preventDefault();
-      event.stopPropagation();
-    },
-    { signal },
-  );
   // A click pairs rather than selects: what a selection here would be for is the partner.
   const pick = (event: Event) => {
     const chip = (event.target as Element).closest<HTMLElement>(".pc-chip");
@@ -150,10 +127,8 @@ export function secondPrompt(signal: AbortSignal, actions: SecondActions): Secon
   }
   function edit(): void {
     open = true;
-    box.value = second?.text ?? first.map((token) => (token.bos ? "" : token.text)).join("");
     show();
-    box.focus();
-    box.select();
+    editor.open(second?.text ?? first.map((token) => (token.bos ? "" : token.text)).join(""));
   }
   function shut(): void {
     open = false;
@@ -204,7 +179,7 @@ export function secondPrompt(signal: AbortSignal, actions: SecondActions): Secon
     set(add, { hidden: second !== null || open, "aria-expanded": "false" });
     set(looking, { hidden: second === null || open });
     set(tools, { hidden: second === null });
-    set(editor, { hidden: !open });
+    set(editor.element, { hidden: !open });
   }
 
   return {

@@ -22,10 +22,11 @@ from patchclamp.models import catalogue, store
 
 STATIC = "patchclamp/static/"
 
-# What would reach for a network when a view is drawn. Namespaces are names, not addresses.
+# What would reach for a network when a view is drawn. Namespaces are names, not addresses, and
+# "import" as a string is the name of a message.
 NETWORK = re.compile(
     r"""\bfetch\s*\(|\bXMLHttpRequest\b|\bWebSocket\s*\(|\bEventSource\s*\(|\bsendBeacon\b
-    |\bimportScripts\s*\(|\bimport\s*["'(]|\b(?:import|export)\b[^;"'`]*\bfrom\s*["']
+    |\bimportScripts\s*\(|(?<!["'])\bimport\s*["'(]|\b(?:import|export)\b[^;"'`]*\bfrom\s*["']
     |@import\b|\burl\(\s*["']?(?!data:|["']?\#)|//[\w.-]*cdn|https?://(?!www\.w3\.org/)""",
     re.VERBOSE,
 )
