@@ -1405,13 +1405,17 @@ export interface DrillBody {
    * How many neurons there are.
    */
   total: number;
+  /**
+   * Such as which heads share its keys and values; may be empty.
+   */
+  note: string;
 }
 /**
  * A neuron of an MLP that was looked into.
  */
 export interface NeuronEffect {
   address: string;
-  estimate: number;
+  estimate: number | null;
   exact: number;
 }
 /**
@@ -1455,6 +1459,10 @@ export interface InteractBody {
    */
   control: number | null;
   seeds: number;
+  /**
+   * Why there is no control; empty where there is one.
+   */
+  note: string;
 }
 /**
  * Answers `export`.

@@ -380,7 +380,7 @@ class NeuronEffect(Message):
     """A neuron of an MLP that was looked into."""
 
     address: str
-    estimate: FiniteFloat
+    estimate: FiniteFloat | None
     exact: FiniteFloat
 
 
@@ -405,6 +405,8 @@ class DrillBody(Message):
     """Of an MLP its strongest neurons; massive-activation neurons are left out."""
     total: int
     """How many neurons there are."""
+    note: str
+    """Such as which heads share its keys and values; may be empty."""
 
 
 class EdgeBody(Message):
@@ -437,6 +439,8 @@ class InteractBody(Message):
     control: FiniteFloat | None
     """The largest absolute interaction of A with random components in B's place."""
     seeds: int
+    note: str
+    """Why there is no control; empty where there is one."""
 
 
 class ExportBody(Message):
