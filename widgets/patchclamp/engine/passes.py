@@ -272,7 +272,9 @@ def leaf(name: str, taken: dict[str, Tensor]) -> Step:
     """Make the step that keeps what stands at a hook point so that a gradient can be asked for."""
 
     def apply(tensor: Tensor, _frame: Frame) -> Tensor:
-        taken[name] = asking(tensor)
+        # A tensor of its own, or the hook point would go on with what it had: of a head's values
+        # that is another view than the one that is kept, and no gradient would reach this one.
+        taken[name] = asking(tensor).view_as(tensor)
         return taken[name]
 
     return Step(name, apply)
