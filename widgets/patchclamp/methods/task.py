@@ -109,9 +109,24 @@ class Task:
 
     def without_stack(self) -> Task:
         """Return the same task on the model as it is."""
-        if not self.stack:
+        return self.under(())
+
+    def under(self, stack: Stack) -> Task:
+        """Return the same task under another stack."""
+        if stack == self.stack:
             return self
-        return replace(self, stack=(), _kept={})
+        return Task(
+            self.engine,
+            self.clean,
+            self.corrupt,
+            self.metric,
+            self.tokens,
+            self.reference,
+            stack=stack,
+            directions=self.directions,
+            why_no_corrupt=self.why_no_corrupt,
+            context=self.context,
+        )
 
     def base(self, side: Side = "clean", *, stack: bool = True) -> Batch:
         """Return the prompts of one side as a batch.
