@@ -115,18 +115,7 @@ class Task:
         """Return the same task under another stack."""
         if stack == self.stack:
             return self
-        return Task(
-            self.engine,
-            self.clean,
-            self.corrupt,
-            self.metric,
-            self.tokens,
-            self.reference,
-            stack=stack,
-            directions=self.directions,
-            why_no_corrupt=self.why_no_corrupt,
-            context=self.context,
-        )
+        return replace(self, stack=stack, _kept={})
 
     def base(self, side: Side = "clean", *, stack: bool = True) -> Batch:
         """Return the prompts of one side as a batch.
