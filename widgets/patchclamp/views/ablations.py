@@ -1,6 +1,6 @@
 """From components that are clicked to the ablations they mean, on a stack of anything."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from patchclamp.errors import InterventionError
@@ -63,20 +63,20 @@ def toggled(
     """
     there = set(ablated(stack, anatomy))
     if there.issuperset(sites):
-        return _without(stack, frozenset(sites), anatomy), False
+        return without(stack, sites, anatomy), False
     missing = [site for site in sites if site not in there]
     # A muted row of the same place makes room: two would be one too many once it is unmuted.
-    kept = _without(stack, frozenset(missing), anatomy)
+    kept = without(stack, missing, anatomy)
     return (*kept, *(made(site, how) for site in missing)), True
 
 
 def soloed(stack: Stack, sites: Sequence[Site], how: Replacement, anatomy: "Anatomy") -> Stack:
     """Ablate these sites alone: every other row is muted."""
-    rest = _without(stack, frozenset(sites), anatomy)
+    rest = without(stack, sites, anatomy)
     return (*(iv.replace(muted=True) for iv in rest), *(made(site, how) for site in sites))
 
 
-def _without(stack: Stack, sites: frozenset[Site], anatomy: "Anatomy") -> Stack:
+def without(stack: Stack, sites: Collection[Site], anatomy: "Anatomy") -> Stack:
     """The stack without ablations of these sites; sets keep their other members."""
     kept: list[Intervention] = []
     for iv in stack:
