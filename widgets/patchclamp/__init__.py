@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .errors import PatchclampError
     from .interventions import Ablate, Add, Clamp, Cut, Intervention, Knockout, Patch, Scale
+    from .methods.prompt_sets import Pair, PromptSet, prompt_set
     from .models.language_model import LanguageModel
     from .models.loading import load
     from .session import KL, Custom, LogitDifference, LogProb, Loss, Session
@@ -35,14 +36,17 @@ __all__ = [
     "LogitDifference",
     "Loss",
     "NeuronClamp",
+    "Pair",
     "Patch",
     "PatchclampError",
+    "PromptSet",
     "Scale",
     "Session",
     "Site",
     "SiteSet",
     "__version__",
     "load",
+    "prompt_set",
 ]
 
 _HOME = {
@@ -55,6 +59,9 @@ _HOME = {
     "Knockout": ".interventions",
     "Patch": ".interventions",
     "Scale": ".interventions",
+    "Pair": ".methods.prompt_sets",
+    "PromptSet": ".methods.prompt_sets",
+    "prompt_set": ".methods.prompt_sets",
     "LanguageModel": ".models.language_model",
     "load": ".models.loading",
     "Custom": ".session",
