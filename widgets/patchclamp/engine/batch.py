@@ -208,11 +208,11 @@ class Batch:
         found: dict[str, list[Tensor]] = {name: [] for name in hooks}
         if not hooks:
             return {}
-        layer = self._from(first_layer(hooks))
+        layer = self.start_from(first_layer(hooks))
         self.base(should_stop)
         for items in _split(list(range(self.count)), self.at_once):
             taken: dict[str, Tensor] = {}
-            self._forward(
+            self.forward(
                 items,
                 layer,
                 [reading(name, taken) for name in hooks],
@@ -258,7 +258,7 @@ class Batch:
             if end is not None and layer == end:
                 final = self.residual(end)[items][:, wanted]
             else:
-                result = self._forward(
+                result = self.forward(
                     items,
                     layer,
                     _put(placed, items, values, self.positions),
@@ -297,6 +297,7 @@ class Batch:
         objective: Callable[[Tensor, Sequence[int]], Tensor],
         rows: Sequence[int] = (-1,),
         *,
+        items: Sequence[int] | None = None,
         inject: Tensor | None = None,
         should_stop: ShouldStop | None = None,
     ) -> tuple[dict[str, tuple[Tensor, Tensor]], tuple[Tensor, Tensor], Tensor]:
@@ -307,7 +308,8 @@ class Batch:
             objective: from Float[item, row, vocab] logits and which inputs they are of to
                 Float[item]; of each input's own logits alone.
             rows: the positions whose logits it is told.
-            inject: Float[item, pos, d_model], another stream entering the first block.
+            items: which inputs; all without.
+            inject: Float[item, pos, d_model], another stream of theirs entering the first block.
             should_stop: asked before every block.
 
         Returns:
@@ -322,21 +324,23 @@ class Batch:
         parts: list[list[tuple[Tensor, Tensor]]] = []
         measured: list[Tensor] = []
         names = [*hooks, ""]
-        for items in _split(list(range(self.count)), self.at_once):
+        asked = list(range(self.count)) if items is None else list(items)
+        for places in _split(list(range(len(asked))), self.at_once):
             taken: dict[str, Tensor] = {}
+            chosen = [asked[place] for place in places]
             with torch.enable_grad():
-                result = self._forward(
-                    items,
+                result = self.forward(
+                    chosen,
                     0,
                     [leaf(name, taken) for name in hooks],
                     stop=n_layers,
-                    inject=None if inject is None else inject[items],
+                    inject=None if inject is None else inject[places],
                     grad=True,
                     should_stop=should_stop,
                 )
                 final = result.residual[n_layers]
                 taken[""] = final = asking(final)
-                value = objective(self.engine.passes.read(final[:, wanted], grad=True), items)
+                value = objective(self.engine.passes.read(final[:, wanted], grad=True), chosen)
             grads = torch.autograd.grad(
                 value.sum(), [taken[name] for name in names], materialize_grads=True
             )
@@ -362,7 +366,7 @@ class Batch:
             raise BudgetError(msg)
         found: list[Base] = []
         for items in _split(list(range(self.count)), self.at_once):
-            result = self._forward(items, 0, [], stop=a.n_layers, should_stop=should_stop)
+            result = self.forward(items, 0, [], stop=a.n_layers, should_stop=should_stop)
             layers = [] if result.cache is None else result.cache.layers
             found.append(
                 Base(
@@ -378,7 +382,7 @@ class Batch:
             )
         )
 
-    def _forward(
+    def forward(
         self,
         items: Sequence[int],
         layer: int,
@@ -425,7 +429,7 @@ class Batch:
         anatomy = self.engine.model.anatomy
         return [compile_stack(self.stack, anatomy, self.lookups[item]) for item in items]
 
-    def _from(self, layer: int) -> int:
+    def start_from(self, layer: int) -> int:
         """Return where to start so that what the stack reads below a layer is read again."""
         if not self.engine.shortcuts.layers:
             return 0
@@ -447,7 +451,7 @@ class Batch:
         n_layers = self.engine.model.anatomy.n_layers
         layer = min((layer_of(spot.hook) for spot in edit), default=n_layers)
         end = self._end()
-        layer = self._from(max(0, layer if end is not None else min(layer, n_layers - 1)))
+        layer = self.start_from(max(0, layer if end is not None else min(layer, n_layers - 1)))
         if not self.engine.shortcuts.positions or end is None:
             return layer, 0
         places = [self.positions if s.positions is None else s.positions for s in edit]

@@ -838,8 +838,8 @@ def _destination_steps(
 ) -> list[Step]:
     """Read the residual stream before the destination's norm; put there what it gives without."""
     norm_path, hook, linear_path = reader_of(end, anatomy)
-    norm = _plain(lookup.module(norm_path))
-    linear = None if linear_path is None else _plain(lookup.module(linear_path))
+    norm = original(lookup.module(norm_path))
+    linear = None if linear_path is None else original(lookup.module(linear_path))
     contributions = {source: _writer(source, anatomy, lookup) for source, _ in sources}
     means = {
         source: contributions[source](lookup.mean(anatomy.hook(source))[None, None])
@@ -885,7 +885,7 @@ def reader_of(end: Site, anatomy: Anatomy) -> tuple[str, str, str | None]:
     return f"{block}.ln1", f"{block}.attn.{end.part}.hook_out", f"{block}.attn.{end.part}"
 
 
-def _plain(module: nn.Module) -> nn.Module:
+def original(module: nn.Module) -> nn.Module:
     """The original module under a bridge's, which fires no hook."""
     original = getattr(module, "original_component", None)
     return module if original is None else original
@@ -896,7 +896,7 @@ def _writer(source: Site, anatomy: Anatomy, lookup: Lookup) -> Callable[[Tensor]
     if source.kind in {"mlp", "embed"}:
         return lambda x: x
     path = "attn.o" if source.kind == "head" else "mlp.out"
-    out = _plain(lookup.module(f"blocks.{source.layer}.{path}"))
+    out = original(lookup.module(f"blocks.{source.layer}.{path}"))
     weight = out.weight
     if not isinstance(weight, torch.Tensor):
         raise InterventionError(f"{source} has no output weights to read its contribution with.")
