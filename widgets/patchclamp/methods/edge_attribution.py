@@ -26,7 +26,7 @@ import torch
 
 from patchclamp.engine.hooks import reader_of
 from patchclamp.errors import InputError, MetricError
-from patchclamp.methods.path_patching import edge_runs, levels
+from patchclamp.methods.path_patching import cut_levels, edge_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -193,8 +193,9 @@ def eap_ig(
 def ends(task: Task, runs: EdgeRuns, should_stop: ShouldStop | None = None) -> tuple[float, float]:
     """Return the metric with no edge cut and with every edge cut, averaged over the pairs."""
     nothing = torch.zeros_like(runs.graph.exists)
-    *_, measured = levels(task, runs, [nothing, runs.graph.exists], should_stop=should_stop)
-    return float(measured[0]), float(measured[1])
+    cuts = [nothing, runs.graph.exists]
+    *_, (_, found) = cut_levels(task, runs, cuts, should_stop=should_stop)
+    return float(found[0]), float(found[1])
 
 
 def _step(task: Task, runs: EdgeRuns, share: float, should_stop: ShouldStop | None) -> Tensor:

@@ -1,7 +1,8 @@
 """The metric under many edits of a task's prompts, averaged over its pairs, filling in.
 
 Ablation, activation patching and interactions are all this: values put in some places, one run for
-each, and the metric of what comes out.
+each, and the metric of what comes out. So are edges that are cut, see
+:mod:`patchclamp.methods.path_patching`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from torch import Tensor
 
-    from patchclamp.engine.batch import Edit
+    from patchclamp.engine.batch import Edit, Item
     from patchclamp.methods.task import Side, Task
 
     ShouldStop = Callable[[], bool]
@@ -48,13 +49,29 @@ def levels(
         BudgetError: when one run alone needs more memory than there is.
         Stopped: when ``should_stop`` said so.
     """
-    sums = torch.zeros(len(edits), dtype=torch.double)
-    left = torch.full((len(edits),), task.n_pairs)
     task.measure(should_stop)
     sweep = task.base(side).sweep(edits, values, task.rows, should_stop=should_stop)
-    for pairs, logits in sweep:
+    yield from averaged(task, len(edits), sweep)
+
+
+def averaged(
+    task: Task, count: int, chunks: Iterable[tuple[list[Item], Tensor]]
+) -> Generator[tuple[int, Tensor], None, None]:
+    """Measure runs as they come, and average over the pairs.
+
+    Args:
+        task: the pairs and the metric.
+        count: how many runs there are of each pair.
+        chunks: which (run, pair)s, and Float[item, row, vocab], their logits.
+
+    Yields:
+        After each chunk how many runs are whole, and Float[run]; NaN until all pairs are in.
+    """
+    sums = torch.zeros(count, dtype=torch.double)
+    left = torch.full((count,), task.n_pairs)
+    for pairs, logits in chunks:
         found = task.score(logits, [item for _, item in pairs]).cpu().double()
-        which = torch.tensor([edit for edit, _ in pairs])
+        which = torch.tensor([run for run, _ in pairs])
         sums.index_add_(0, which, found)
         left.index_add_(0, which, torch.full_like(which, -1))
         whole = left == 0

@@ -14,6 +14,7 @@ import torch
 
 from patchclamp.engine.edges import EdgeRuns, Graph
 from patchclamp.errors import InputError
+from patchclamp.methods.levels import averaged, level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -59,13 +60,13 @@ def edge_runs(
     return EdgeRuns(batch, graph, values, first)
 
 
-def levels(
+def cut_levels(
     task: Task,
     runs: EdgeRuns,
     cuts: Sequence[Tensor],
     *,
     should_stop: ShouldStop | None = None,
-) -> Generator[Tensor, None, Tensor]:
+) -> Generator[tuple[int, Tensor], None, None]:
     """Measure the metric with each of some sets of edges cut.
 
     Args:
@@ -75,18 +76,22 @@ def levels(
         should_stop: asked before every block.
 
     Yields:
-        Float[cut], the metric averaged over the pairs; NaN where it is not measured yet. The last
-        one is returned, too.
+        After each chunk how many cuts are done, and Float[cut], the metric averaged over the pairs:
+        NaN until all of them are in.
 
     Raises:
         MetricError: when the metric gives no finite number.
     """
-    found = torch.full((len(cuts), task.n_pairs), torch.nan)
-    for pairs, logits in runs.run(cuts, task.rows, should_stop=should_stop):
-        which = torch.tensor(pairs)
-        found[which[:, 0], which[:, 1]] = task.score(logits, which[:, 1].tolist()).cpu().float()
-        yield found.mean(-1)
-    return found.mean(-1)
+    task.measure(should_stop)
+    yield from averaged(task, len(cuts), runs.run(cuts, task.rows, should_stop=should_stop))
+
+
+def with_cut(
+    task: Task, runs: EdgeRuns, cut: Tensor, should_stop: ShouldStop | None = None
+) -> float:
+    """Return the metric with one set of edges cut, averaged over the pairs."""
+    *_, (_, found) = cut_levels(task, runs, [cut], should_stop=should_stop)
+    return float(found[0])
 
 
 def exact_edges(
@@ -95,7 +100,7 @@ def exact_edges(
     edges: Sequence[tuple[int, int]],
     *,
     should_stop: ShouldStop | None = None,
-) -> Generator[Tensor, None, Tensor]:
+) -> Generator[tuple[int, Tensor], None, None]:
     """Measure what cutting each of some edges alone does to the metric, exactly.
 
     Runs on the model's worker.
@@ -107,16 +112,14 @@ def exact_edges(
         should_stop: asked before every block.
 
     Yields:
-        Float[edge]: the metric with the edge cut minus without; NaN where it is not measured yet.
-        The last one is returned, too.
+        After each chunk how many edges are done, and Float[edge], the metric with the edge cut
+        minus without; NaN where it is not measured yet.
     """
-    clean = task.without_stack().level(should_stop=should_stop)
+    clean = level(task.without_stack(), should_stop=should_stop)
     cuts = []
-    for reader, source in edges:
+    for edge in edges:
         cut = torch.zeros_like(runs.graph.exists)
-        cut[reader, source] = True
+        cut[edge] = True
         cuts.append(cut)
-    measured = torch.full((len(edges),), torch.nan)
-    for measured in levels(task, runs, cuts, should_stop=should_stop):
-        yield measured - clean
-    return measured - clean
+    for done, measured in cut_levels(task, runs, cuts, should_stop=should_stop):
+        yield done, measured - clean

@@ -172,11 +172,6 @@ class Task:
         measure = self.measure()
         return (measure if items is None else measure.at(items)).finite(logits)
 
-    def level(self, side: Side = "clean", should_stop: ShouldStop | None = None) -> float:
-        """Return the metric on one side, averaged over the pairs; clean: under the stack."""
-        logits = self.base(side).logits(self.rows, should_stop)
-        return float(self.score(logits).mean())
-
     def replaced(
         self,
         hooks: Sequence[str],
