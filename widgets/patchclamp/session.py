@@ -20,6 +20,7 @@ from patchclamp.engine.hooks import check_intervention
 from patchclamp.engine.surroundings import Reference, Surroundings, input_of, reference_inputs
 from patchclamp.errors import InputError, InterventionError, PatchclampError, Stopped
 from patchclamp.interventions import Intervention
+from patchclamp.methods import prompt_sets
 from patchclamp.methods.metric import (
     KL,
     Custom,
@@ -29,6 +30,8 @@ from patchclamp.methods.metric import (
     Metric,
     metric_from_json,
 )
+from patchclamp.methods.prompt_sets import PromptSet, ReadPairs
+from patchclamp.methods.task import Task as PairTask
 from patchclamp.models.language_model import LanguageModel
 from patchclamp.sites import Site
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from patchclamp.engine.generate import Generated
     from patchclamp.engine.plan import Input
     from patchclamp.engine.queue import Priority, Task
+    from patchclamp.methods.circuit import Selection
 
     ShouldStop = Callable[[], bool]
 
@@ -53,6 +57,7 @@ __all__ = [
     "Session",
     "Token",
 ]
+
 
 _UNDO_STEPS = 500
 _KEPT_RUNS = 8
@@ -81,7 +86,8 @@ class Change:
     """What happened to a session.
 
     Attributes:
-        kind: "interventions", "input", "contrast", "metric", "directions", "undo" or "redo".
+        kind: "interventions", "input", "contrast", "metric", "directions", "pairs", "circuit",
+            "undo" or "redo".
         revision: the session's revision after it.
     """
 
@@ -101,6 +107,9 @@ class _State:
     metric: Metric
     stack: tuple[tuple[int, Intervention], ...]
     directions: tuple[tuple[str, str, tuple[float, ...]], ...] = ()
+    pairs: ReadPairs | None = None
+    shown: int = 0
+    circuit: Selection | None = None
 
     @property
     def interventions(self) -> tuple[Intervention, ...]:
@@ -113,31 +122,36 @@ class Session:
     Args:
         model: the model; a Hugging Face model or a ``TransformerBridge`` becomes one, and then
             inputs are token ids, unless the bridge has a tokenizer.
-        input: a text, or a 1-D tensor of token ids, which is taken as it is.
+        input: a text, or a 1-D tensor of token ids, which is taken as it is. With pairs it may be
+            left out, or be the clean prompt of the pair that is to be shown.
         contrast: a second input (a corrupted prompt, say) that :class:`patchclamp.Patch` takes
             values from.
         metric: what is measured about the next token; by default the log-probability of the
-            token that is likeliest without interventions.
+            token that is likeliest without interventions; with pairs the logit difference of the
+            answer and the wrong one.
         reference: texts or token ids over which means and spreads are taken; by default a small
             shipped set, or, without a tokenizer, the input itself.
         chat: put texts through the model's chat template.
         interventions: the stack to begin with.
+        pairs: prompt pairs that effects are averaged over; see :attr:`pairs`.
 
     Raises:
-        InputError: when the input is empty, too long or not one of the model's.
+        InputError: when there is neither input nor pairs, or the input is empty, too long or not
+            one of the model's, or the pairs do not fit it.
         AddressError: when an intervention is at a site that the model does not have.
     """
 
     def __init__(
         self,
         model: LanguageModel | nn.Module,
-        input: str | Tensor,  # noqa: A002 (the word that users say)
+        input: str | Tensor | None = None,  # noqa: A002 (the word that users say)
         *,
         contrast: str | Tensor | None = None,
         metric: Metric | None = None,
         reference: Sequence[str | Tensor] | None = None,
         chat: bool = False,
         interventions: Iterable[Intervention] = (),
+        pairs: PromptSet | None = None,
     ) -> None:
         self.model = model if isinstance(model, LanguageModel) else LanguageModel(model)
         self.engine = Engine.of(self.model)
@@ -151,9 +165,16 @@ class Session:
         self._runs: OrderedDict[Hashable, Run] = OrderedDict()
         self._reference = reference_inputs(self.model, reference)
         self._measured: tuple[Hashable, Reference] | None = None
-        given, text = self._read(input, chat=chat)
-        other, other_text = self._read_contrast(contrast, chat=chat)
-        self._state = _State(given, text, chat, other, other_text, metric or LogProb(), ())
+        self._task: tuple[Hashable, PairTask] | None = None
+        if pairs is not None:
+            self._state = self._of_pairs(pairs, input, contrast, metric, chat=chat)
+        elif input is None:
+            msg = "A session needs an input, a text or token ids, or pairs of prompts."
+            raise InputError(msg)
+        else:
+            given, text = self._read(input, chat=chat)
+            other, other_text = self._read_contrast(contrast, chat=chat)
+            self._state = _State(given, text, chat, other, other_text, metric or LogProb(), ())
         self._check_metric(self._state.metric, self._state.given)
         self._state = replace(self._state, stack=self._keyed(interventions))
 
@@ -208,7 +229,7 @@ class Session:
         self.set_input(value)
 
     def set_input(self, value: str | Tensor, *, coalesce: Hashable | None = None) -> None:
-        """Take another input.
+        """Take another input; pairs that it is not shown from are dropped.
 
         Args:
             value: a text, or a 1-D tensor of token ids.
@@ -222,15 +243,15 @@ class Session:
 
         def make(state: _State) -> _State:
             new = replace(state, given=given, text=text)
-            self._check_metric(new.metric, given)
-            self._check_stack(new.interventions, new)
-            return new
+            if given != state.given:
+                new = replace(new, pairs=None, shown=0)
+            return self._checked(new)
 
         self._change("input", make, coalesce=coalesce)
 
     @property
     def contrast(self) -> str | Tensor | None:
-        """The second input, or None. Settable."""
+        """The second input, or None. Settable; pairs that it is not shown from are dropped."""
         if self._state.contrast is None:
             return None
         text = self._state.contrast_text
@@ -242,6 +263,8 @@ class Session:
 
         def make(state: _State) -> _State:
             new = replace(state, contrast=given, contrast_text=text)
+            if given != state.contrast:
+                new = replace(new, pairs=None, shown=0)
             self._check_stack(new.interventions, new)
             return new
 
@@ -249,13 +272,27 @@ class Session:
 
     @property
     def metric(self) -> Metric:
-        """What is measured about the next token. Settable."""
+        """What is measured about the next token. Settable.
+
+        Pairs stay while it is of another kind only: of the shown pair's own tokens, or of none.
+        """
         return self._state.metric
 
     @metric.setter
     def metric(self, value: Metric) -> None:
         self._check_metric(value, self._state.given)
-        self._change("metric", lambda s: replace(s, metric=value))
+
+        def make(state: _State) -> _State:
+            new = replace(state, metric=value)
+            if state.pairs is None:
+                return new
+            meant = state.pairs.tokens[state.shown]
+            named = () if value == LogProb() else value.tokens(self.model, -1)
+            if named == meant[: len(named)]:
+                return new
+            return replace(new, pairs=None, shown=0)
+
+        self._change("metric", make)
 
     @property
     def target(self) -> int:
@@ -279,6 +316,111 @@ class Session:
 
     def _likeliest(self) -> int:
         return int(self.baseline.rows([-1])[0].argmax())
+
+    # Pairs and circuits ---------------------------------------------------------------------------
+
+    @property
+    def pairs(self) -> PromptSet | None:
+        """The prompt pairs that effects are averaged over; None for the prompt alone. Settable.
+
+        One pair of them is shown: its clean prompt is the input, its corrupt one the contrast, its
+        answer and the wrong one the tokens of a metric that has any. All of that is one step of
+        undo. Another input, contrast or token, set by hand, drops the pairs.
+
+        Raises:
+            InputError: when they do not fit the model; see
+                :func:`patchclamp.methods.prompt_sets.read`.
+        """
+        return None if self._state.pairs is None else self._state.pairs.given
+
+    @pairs.setter
+    def pairs(self, value: PromptSet | None) -> None:
+        if value is None:
+            if self._state.pairs is not None:
+                self._change("pairs", lambda s: replace(s, pairs=None, shown=0))
+            return
+        read = self._read_pairs(value, chat=self._state.chat)
+
+        def make(state: _State) -> _State:
+            # The likeliest token of a prompt is not what a pair is about.
+            named = state.metric != LogProb()
+            metric = state.metric if named else LogProb(read.given.pairs[0].answer)
+            return self._checked(_showing(replace(state, pairs=read, metric=metric), 0))
+
+        self._change("pairs", make)
+
+    @property
+    def shown_pair(self) -> int:
+        """Which of the pairs is shown, counted from 0."""
+        return self._state.shown
+
+    def show_pair(self, index: int) -> None:
+        """Show another of the pairs.
+
+        Raises:
+            InputError: when there are no pairs, or not so many.
+        """
+
+        def make(state: _State) -> _State:
+            count = 0 if state.pairs is None else len(state.pairs.given.pairs)
+            if not 0 <= index < count:
+                there = f"0 to {count - 1}" if count else "there are none: set session.pairs"
+                msg = f"There is no pair {index} ({there})."
+                raise InputError(msg)
+            return self._checked(_showing(state, index))
+
+        if self._state.pairs is None or index != self._state.shown:
+            self._change("pairs", make)
+
+    @property
+    def circuit(self) -> Selection | None:
+        """Which edges are in the circuit that is looked at, or None. Settable."""
+        return self._state.circuit
+
+    @circuit.setter
+    def circuit(self, value: Selection | None) -> None:
+        self.set_circuit(value)
+
+    def set_circuit(self, value: Selection | None, *, coalesce: Hashable | None = None) -> None:
+        """Take another circuit.
+
+        Args:
+            value: which edges are in it.
+            coalesce: circuits in a row with the same value here are one step of undo: a drag.
+        """
+        if value != self._state.circuit:
+            self._change("circuit", lambda s: replace(s, circuit=value), coalesce=coalesce)
+
+    @property
+    def task(self) -> PairTask:
+        """The pairs, or else the prompt with its contrast, and the metric: what circuits are of."""
+        with self._lock:
+            state, experiment = self._state, self.experiment
+            surroundings = experiment.surroundings
+            if state.pairs is not None:
+                clean, why = state.pairs.clean, ""
+                corrupt: tuple[Input, ...] | None = state.pairs.corrupt
+                tokens = tuple(_wanted(state.metric, pair) for pair in state.pairs.tokens)
+            else:
+                clean, tokens = (state.given,), ((),)
+                why = _why_no_corrupt(state)
+                corrupt = None if why or state.contrast is None else (state.contrast,)
+            context = (experiment.context, clean, corrupt, state.metric, tokens, experiment.stack)
+            if self._task is None or self._task[0] != context:
+                made = PairTask(
+                    engine=self.engine,
+                    clean=clean,
+                    corrupt=corrupt,
+                    metric=state.metric,
+                    tokens=tokens,
+                    reference=surroundings.reference,
+                    stack=experiment.stack,
+                    directions=surroundings.directions,
+                    why_no_corrupt=why,
+                    context=context,
+                )
+                self._task = (context, made)
+            return self._task[1]
 
     # The stack ------------------------------------------------------------------------------------
 
@@ -564,6 +706,9 @@ class Session:
                 {"name": n, "site": s, "vector": list(v)} for n, s, v in state.directions
             ],
             "interventions": [iv.to_json() for _, iv in state.stack],
+            "pairs": None if state.pairs is None else state.pairs.given.to_json(),
+            "shown_pair": state.shown,
+            "circuit": None if state.circuit is None else state.circuit.to_json(),
         }
 
     @classmethod
@@ -581,7 +726,7 @@ class Session:
             return torch.tensor(value) if isinstance(value, list) else value
 
         try:
-            reference = data["reference"]
+            reference, pairs = data["reference"], data.get("pairs")
             session = cls(
                 model,
                 read(data["input"]),
@@ -590,6 +735,15 @@ class Session:
                 reference=None if reference is None else [read(one) for one in reference],
                 chat=bool(data["chat"]),
             )
+            if pairs is not None:
+                session.pairs = PromptSet.from_json(pairs)
+                session.show_pair(int(data["shown_pair"]))
+                session.metric = metric_from_json(data["metric"])
+            circuit = data.get("circuit")
+            if circuit is not None:
+                from patchclamp.methods.circuit import Selection
+
+                session.circuit = Selection.from_json(circuit)
             for direction in data["directions"]:
                 session.define(direction["name"], direction["site"], direction["vector"])
             session.interventions = [Intervention.from_json(one) for one in data["interventions"]]
@@ -639,6 +793,45 @@ class Session:
         self, value: str | Tensor | None, *, chat: bool
     ) -> tuple[Input | None, str | None]:
         return (None, None) if value is None else self._read(value, chat=chat)
+
+    def _read_pairs(self, value: object, *, chat: bool) -> ReadPairs:
+        if not isinstance(value, PromptSet):
+            what = type(value).__name__
+            msg = f"Pairs are a patchclamp.PromptSet, such as prompt_set(...) gives, not a {what}."
+            raise InputError(msg)
+        return prompt_sets.read(value, self.model, chat=chat)
+
+    def _of_pairs(
+        self,
+        pairs: PromptSet,
+        given: str | Tensor | None,
+        contrast: str | Tensor | None,
+        metric: Metric | None,
+        *,
+        chat: bool,
+    ) -> _State:
+        """Make the state of a session that begins with pairs."""
+        read = self._read_pairs(pairs, chat=chat)
+        shown = 0
+        if given is not None:
+            there = [n for n, pair in enumerate(pairs.pairs) if pair.clean == given]
+            if not there:
+                msg = "The input is the clean prompt of none of the pairs: leave one of them out."
+                raise InputError(msg)
+            shown = there[0]
+        if contrast is not None:
+            msg = "Pairs bring their own contrast, the corrupt prompts: leave out contrast=."
+            raise InputError(msg)
+        first = pairs.pairs[0]
+        chosen = metric or LogitDifference(first.answer, first.wrong)
+        state = _State(read.clean[0], first.clean, chat, None, None, chosen, (), pairs=read)
+        return _showing(state, shown)
+
+    def _checked(self, state: _State) -> _State:
+        """Return a state that can be, or say why it cannot."""
+        self._check_metric(state.metric, state.given)
+        self._check_stack(state.interventions, state)
+        return state
 
     def _check_metric(self, metric: object, given: Input) -> None:
         if not isinstance(metric, Metric):
@@ -739,6 +932,45 @@ class Session:
         a = self.model.anatomy
         a_row = 4 * a.n_layers * (a.d_model + 2 * a.n_kv_heads * a.d_head)
         return max(2, min(_KEPT_RUNS, self.engine.budget // (2 * a_row * experiment.length)))
+
+
+def _showing(state: _State, index: int) -> _State:
+    """Let one of a state's pairs be its input, its contrast and the tokens of its metric."""
+    assert state.pairs is not None  # noqa: S101 (who calls has set them)
+    pair, metric = state.pairs.given.pairs[index], state.metric
+    if isinstance(metric, LogitDifference):
+        metric = LogitDifference(pair.answer, pair.wrong)
+    elif isinstance(metric, LogProb) and metric.token is not None:
+        metric = LogProb(pair.answer)
+    return replace(
+        state,
+        given=state.pairs.clean[index],
+        text=pair.clean,
+        contrast=state.pairs.corrupt[index],
+        contrast_text=pair.corrupt,
+        metric=metric,
+        shown=index,
+    )
+
+
+def _wanted(metric: Metric, tokens: tuple[int, int]) -> tuple[int, ...]:
+    """Return what a metric takes of a pair's tokens; none where it takes the likeliest."""
+    if isinstance(metric, LogitDifference):
+        return tokens
+    return tokens[:1] if isinstance(metric, LogProb) and metric.token is not None else ()
+
+
+def _why_no_corrupt(state: _State) -> str:
+    """Say why the contrast is no corrupt prompt; nothing where it is one."""
+    if state.contrast is None:
+        return "There is no corrupt prompt: set session.contrast, or session.pairs."
+    if len(state.contrast.ids) == len(state.given.ids):
+        return ""
+    return (
+        f"The prompt has {len(state.given.ids)} tokens and the contrast prompt "
+        f"{len(state.contrast.ids)}: values are patched position by position, so both need the "
+        "same length."
+    )
 
 
 def _next(arrived: SimpleQueue[Generated | None]) -> Generated | None:

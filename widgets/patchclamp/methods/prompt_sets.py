@@ -36,11 +36,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from patchclamp.engine.surroundings import input_of
 from patchclamp.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from patchclamp.engine.plan import Input
     from patchclamp.models.language_model import LanguageModel
 
 _FIRST_LOOK = 64
@@ -112,6 +114,91 @@ class PromptSet:
             raise InputError(msg) from error
 
 
+@dataclass(frozen=True)
+class ReadPairs:
+    """A set of pairs as a model reads it.
+
+    Attributes:
+        given: the set.
+        clean: the clean inputs, all of one length.
+        corrupt: the corrupt inputs, of the same length.
+        tokens: of each pair the answer's id and the wrong one's.
+    """
+
+    given: PromptSet
+    clean: tuple[Input, ...]
+    corrupt: tuple[Input, ...]
+    tokens: tuple[tuple[int, int], ...]
+
+
+def read(given: PromptSet, model: LanguageModel, *, chat: bool = False) -> ReadPairs:
+    """Tokenize a set of pairs.
+
+    Args:
+        given: the set.
+        model: whose tokenizer reads it.
+        chat: put the prompts through the model's chat template.
+
+    Raises:
+        InputError: when the model reads no text or predicts no next token, a prompt cannot be run,
+            the prompts are of several lengths, or an answer is not one token.
+    """
+    _check_model(model)
+    sides: dict[str, list[Input]] = {"clean": [], "corrupt": []}
+    tokens: list[tuple[int, int]] = []
+    for number, pair in enumerate(given.pairs, 1):
+        for side, inputs in sides.items():
+            try:
+                inputs.append(input_of(model, model.to_ids(getattr(pair, side), chat=chat)))
+            except InputError as error:
+                msg = f"The {side} prompt of pair {number}: {error}"
+                raise InputError(msg) from error
+        tokens.append((_token(pair, "answer", number, model), _token(pair, "wrong", number, model)))
+        if tokens[-1][0] == tokens[-1][1]:
+            msg = (
+                f"The answer and the wrong answer of pair {number} are one token: {pair.answer!r}."
+            )
+            raise InputError(msg)
+        _check_lengths(sides["clean"], sides["corrupt"], number)
+    return ReadPairs(given, tuple(sides["clean"]), tuple(sides["corrupt"]), tuple(tokens))
+
+
+def _token(pair: Pair, which: str, number: int, model: LanguageModel) -> int:
+    text = getattr(pair, which)
+    said = "answer" if which == "answer" else "wrong answer"
+    if not isinstance(text, str):
+        msg = f"The {said} of pair {number} is a text such as ' Paris', not {text!r}."
+        raise InputError(msg)
+    try:
+        return model.token_id(text)
+    except InputError as error:
+        msg = f"The {said} of pair {number} must be one token for the metric: {error}"
+        raise InputError(msg) from error
+
+
+def _check_lengths(clean: Sequence[Input], corrupt: Sequence[Input], number: int) -> None:
+    one, other = len(clean[-1].ids), len(corrupt[-1].ids)
+    if one != other:
+        msg = (
+            f"The clean prompt of pair {number} has {one} tokens and its corrupt one {other}: "
+            "values are patched position by position, so both need the same length."
+        )
+        raise InputError(msg)
+    if one != len(clean[0].ids):
+        msg = (
+            f"The prompts of pair 1 have {len(clean[0].ids)} tokens and those of pair {number} "
+            f"{one}: a set runs as one batch, so all of its prompts need the same length."
+        )
+        raise InputError(msg)
+
+
+def _check_model(model: LanguageModel) -> None:
+    if model.tokenizer is None or not model.anatomy.causal:
+        why = "has no tokenizer" if model.tokenizer is None else "predicts no next token"
+        msg = f"{model.name} {why}, so there are no prompt pairs for it."
+        raise InputError(msg)
+
+
 def describe(name: str) -> str:
     """Say in a line what a set that comes with the package asks for.
 
@@ -139,10 +226,7 @@ def prompt_set(name: str, model: LanguageModel, count: int = 16, seed: int = 0) 
             or fewer pairs than wanted fit.
     """
     task = _known(name)
-    if model.tokenizer is None or not model.anatomy.causal:
-        why = "has no tokenizer" if model.tokenizer is None else "predicts no next token"
-        msg = f"{model.name} {why}, so there are no prompt pairs for it."
-        raise InputError(msg)
+    _check_model(model)
     if count < 1:
         msg = f"A prompt set has at least 1 pair, not {count}."
         raise InputError(msg)

@@ -59,8 +59,8 @@ class StackView(View):
 
     Args:
         model: a session; or a model, with a prompt, for which the view makes a session.
-        prompt: a text or token ids, where a model is given.
-        **options: of the session that is made, such as ``contrast`` or ``metric``.
+        prompt: a text or token ids, where a model is given without ``pairs``.
+        **options: of the session that is made, such as ``contrast``, ``metric`` or ``pairs``.
 
     Raises:
         PatchclampError: when the prompt cannot be run, or the front end was not built.
@@ -838,9 +838,10 @@ def _session(view: str, model: object, prompt: object, options: Mapping[str, Any
             f"{view} takes a session or a model, not the text {model[:40]!r}: "
             f'{view}(patchclamp.load("smollm2"), "a prompt").'
         )
-    if prompt is None:
+    if prompt is None and options.get("pairs") is None:
         raise InputError(f'A model needs a prompt: {view}(model, "a prompt").')
-    return Session(cast("LanguageModel", model), cast("str | torch.Tensor", prompt), **options)
+    given = cast("str | torch.Tensor | None", prompt)
+    return Session(cast("LanguageModel", model), given, **options)
 
 
 def is_number(site: Site | SiteSet) -> bool:
