@@ -16,8 +16,10 @@ from patchclamp.engine.engine import Engine
 from patchclamp.engine.plan import Input
 from patchclamp.engine.surroundings import Reference
 from patchclamp.methods.ablation import component_effects, component_estimates, components
+from patchclamp.methods.acdc import acdc
 from patchclamp.methods.activation_patching import activation_patching
 from patchclamp.methods.edge_attribution import EdgeScores, eap, eap_ig
+from patchclamp.methods.faithfulness import Checked, Curve, check, faithfulness_curve
 from patchclamp.methods.interaction import interaction
 from patchclamp.methods.path_patching import edge_runs, exact_edges
 from patchclamp.methods.task import Task
@@ -25,8 +27,11 @@ from patchclamp.sites import Site
 from tests.unit import planted
 from tests.unit.pairs import on_worker
 from tests.unit.planted import COPY, ENOUGH, MATCH, OTHER, SHARE, SOFT, Planted
+from tests.unit.written_out import WrittenOut
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from patchclamp.methods.activation_patching import Over
     from patchclamp.methods.task import Replacement
 
@@ -125,6 +130,105 @@ def test_integrated_gradients_meet_the_slope_where_less_than_enough_is_left() ->
     found = by_edge(scores)
     for edge in ("L0.H1->L1.mlp", "L1.H0->L1.mlp", "embed->L0.H1:v", "embed->L1.H0:v"):
         assert near(found[edge], -SHARE * ENOUGH * 2 / 5, model)
+
+
+# --------------------------------------------------------------------------------- circuits
+
+
+def chosen(scores: EdgeScores) -> set[str]:
+    assert scores.chosen is not None
+    return {scores.graph.edge(*edge) for edge in scores.chosen.nonzero().tolist()}
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["together", "one by one"])
+@EVERY
+def test_cutting_all_that_changes_nothing_leaves_the_edges(name: str, together: bool) -> None:
+    model = planted.EVERY[name]()
+    task = task_of(model)
+    runs = 2 * edge_count(model)
+    *_, (_, found) = on_worker(task, lambda: list(acdc(task, runs=runs, together=together)))
+    assert chosen(found) == model.edges.keys()
+
+
+def edge_count(model: Planted) -> int:
+    return len(WrittenOut(model.model.bridge.original_model).edges())
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["together", "one by one"])
+def test_where_one_of_two_is_enough_a_high_threshold_keeps_one(together: bool) -> None:
+    """Cutting a second one costs 7, the first 1: what it finds is a circuit, not all of them."""
+    model = planted.redundant()
+    task = task_of(model)
+    found = on_worker(task, lambda: list(acdc(task, threshold=2.0, together=together)))[-1][1]
+    kept = chosen(found)
+    assert len(kept) == 3
+    assert "L1.mlp->logits" in kept
+    assert kept in ({*model.edges} - of for of in ({*TOLD[0]}, {*TOLD[1]}))
+
+
+TOLD = (("embed->L0.H1:v", "L0.H1->L1.mlp"), ("embed->L1.H0:v", "L1.H0->L1.mlp"))
+
+
+def circuit_of(task: Task, edges: Collection[str]) -> torch.Tensor:
+    graph = edge_runs(task).graph
+    found: torch.Tensor = graph.cut(list(edges))
+    return found
+
+
+def checked(model: Planted, edges: Collection[str]) -> Checked:
+    task = task_of(model)
+
+    def measure() -> Checked:
+        *_, last = check(
+            task,
+            edge_runs(task),
+            circuit_of(task, edges),
+            clean=model.clean_metric,
+            corrupt=model.corrupt_metric,
+        )
+        return last
+
+    return on_worker(task, measure)
+
+
+@EVERY
+def test_the_planted_circuit_is_faithful_and_complete(name: str) -> None:
+    model = planted.EVERY[name]()
+    found = checked(model, model.edges)
+    assert found.edges == len(model.edges)
+    assert near(found.circuit, model.clean_metric, model)
+    assert near(found.without, model.corrupt_metric, model)
+    assert abs(found.faithfulness - 1) < EXACT
+    assert abs(found.completeness) < EXACT
+
+
+def test_half_of_a_redundant_pair_is_faithful_but_not_complete() -> None:
+    """7/8 are kept by one half; and 7/8 are left without it, as the other half is still there."""
+    model = planted.redundant()
+    found = checked(model, {*TOLD[0], "L1.mlp->logits"})
+    assert abs(found.faithfulness - SHARE) < EXACT
+    without_half = checked(model, TOLD[0])
+    assert abs(without_half.completeness - SHARE) < EXACT
+    assert abs(without_half.faithfulness) < EXACT  # what the MLP says does not arrive
+
+
+@EVERY
+def test_the_curve_reaches_all_of_it_at_the_size_of_the_circuit(name: str) -> None:
+    model = planted.EVERY[name]()
+    task = task_of(model)
+    size = len(model.edges)
+
+    def measure() -> Curve:
+        *_, (_, scores) = eap_ig(task)
+        *_, last = faithfulness_curve(task, edge_runs(task), scores, [1, size - 1, size, size + 9])
+        return last
+
+    found = on_worker(task, measure)
+    assert found.done == found.total
+    assert (found.faithfulness[2:] - 1).abs().max() < EXACT
+    assert (found.completeness[2:]).abs().max() < EXACT
+    assert (found.faithfulness[:2] < 0.95).all()
+    assert found.random.shape == (4, 5)
 
 
 # ------------------------------------------------------------------------------- components
