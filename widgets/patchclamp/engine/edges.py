@@ -444,7 +444,11 @@ class _Run:
             columns = weights.any(0).nonzero().flatten()
             if not len(columns):
                 continue
-            apart = self._differences[columns, pairs]
+            if 4 * len(columns) > int(columns[-1]):  # a slice is read where it lies
+                columns = torch.arange(int(columns[-1]) + 1)
+                apart = self._differences[: len(columns), pairs]
+            else:
+                apart = self._differences[columns, pairs]
             if total is None:
                 total = apart.new_zeros(len(readers), *self._differences.shape[1:])
             weighted = weights[:, columns].to(apart) @ apart.flatten(1)
@@ -472,43 +476,44 @@ class _Run:
         return [keeping(name, written) for name, written in by_hook.items()]
 
     def _reader_steps(self) -> list[Step]:
-        by_hook: dict[str, list[int]] = {}
-        norms: dict[str, list[Tensor]] = {}
-        steps = []
+        """What a norm's readers lose is summed once for all of them, queries, keys and values."""
+        by_norm: dict[str, dict[str, list[int]]] = {}
         for reader in self._readers:
             site = self._graph.readers[reader]
             if site.kind != "logits":
-                by_hook.setdefault(reader_of(site, self._graph.anatomy)[1], []).append(reader)
-        for hook, readers in by_hook.items():
-            path, _, _ = reader_of(self._graph.readers[readers[0]], self._graph.anatomy)
-            if path not in norms:
-                norms[path] = []
-                steps.append(_keep(f"{path}.hook_in", norms[path]))
-            steps.append(Step(hook, partial(self._read, readers, norms[path]), BEFORE))
+                path, hook, _ = reader_of(site, self._graph.anatomy)
+                by_norm.setdefault(path, {}).setdefault(hook, []).append(reader)
+        steps = []
+        for path, by_hook in by_norm.items():
+            held: list[Tensor] = []
+            readers = [reader for each in by_hook.values() for reader in each]
+            steps.append(Step(f"{path}.hook_in", partial(self._lose, readers, held), AFTER))
+            begin = 0
+            for hook, each in by_hook.items():
+                part = slice(begin, begin + len(each))
+                steps.append(Step(hook, partial(self._read, each, held, part), BEFORE))
+                begin += len(each)
         return steps
 
-    def _read(self, readers: list[int], stream: list[Tensor], x: Tensor, _frame: Frame) -> Tensor:
-        """Let some readers of one hook point read the stream without what it loses."""
+    def _lose(self, readers: list[int], held: list[Tensor], x: Tensor, _frame: Frame) -> None:
+        """Hold Float[reader, pair, pos, d_model], the stream as some readers read it."""
         lost = self.lost(readers)
-        if lost is None:
-            return x
+        held[:] = [x.expand(len(readers), *x.shape) if lost is None else x - lost]
+
+    def _read(
+        self, readers: list[int], held: list[Tensor], part: slice, x: Tensor, _frame: Frame
+    ) -> Tensor:
+        """Let some readers of one hook point read what was held for them."""
         sites = [self._graph.readers[reader] for reader in readers]
         reading = self._runs.reading(sites[0])
-        normed = reading.norm(stream[0] - lost)
+        normed: Tensor = reading.norm(held[0][part])
         if reading.weight is None or reading.bias is None:
-            return normed[0]  # type: ignore[no-any-return]
+            return normed[0]
         index = [Spot.of(site, self._graph.anatomy).index or 0 for site in sites]
         projected = torch.einsum("rbpd,rde->bpre", normed, reading.weight[index])
         result = x.clone()
         result[:, :, index] = (projected + reading.bias[index]).to(x.dtype)
         return result
-
-
-def _keep(hook: str, held: list[Tensor]) -> Step:
-    def keep(x: Tensor, _frame: Frame) -> None:
-        held[:] = [x]
-
-    return Step(hook, keep, AFTER)
 
 
 def _affine(linear: nn.Module, anatomy: Anatomy) -> tuple[Tensor, Tensor]:
