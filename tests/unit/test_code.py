@@ -84,6 +84,8 @@ STACK: list[Intervention] = [
     Cut("L0.H1->L1.H2:q"),
     Cut("L0.mlp->L1.mlp"),
     Cut("{L0.N3->L1.H0:k, L0.N4->L1.H1:k, embed->logits}@1,3", "zero"),
+    Cut("L0.H2->L1.H3:v@2:6", "contrast"),
+    Cut("{L0.mlp->L1.mlp, L0.N3->L2.H1:k, L0.H0->logits}@1,5", "contrast"),
 ]
 
 
@@ -198,6 +200,8 @@ def test_texts_and_names_stay_in_their_comments() -> None:
         (Patch("L1.N5", "a text"), {}, "needs a tokenizer"),
         (Ablate("L1.N5"), {"reference": ()}, "needs a reference set"),
         (Cut("L0.mlp->L1.mlp"), {"reference": ()}, "needs a reference set"),
+        (Cut("L0.mlp->L1.mlp@2", "contrast"), {"contrast": None}, "no contrast input"),
+        (Cut("L0.mlp->L1.mlp", "contrast"), {}, "touches position 7, .* has only 6 positions"),
         (Clamp("L1.mlp[cat]", 1.0), {}, "there is no direction 'cat'"),
     ],
 )
@@ -219,6 +223,7 @@ def test_a_sessions_snippet_gives_its_numbers() -> None:
         Patch("L1.H0@1:3"),
         Scale("L1.mlp[dog]", 3.0),
         Cut("L0.mlp->L3.H0:k"),
+        Cut("L1.H3->L3.mlp@1:6", "contrast"),
         Knockout("L2.H2[-1<-1]"),
         Knockout("L1.H*[3:6<-1] | {L2.H3@1,4}", "contrast"),
     ]

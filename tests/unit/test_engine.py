@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from patchclamp import Ablate, Add, Clamp, Cut, Knockout, Patch, Scale, Session
 from patchclamp.engine.hooks import Frame, Step, compile_stack
 from patchclamp.errors import BudgetError, InterventionError, Stopped
-from patchclamp.interventions import KnockoutHow
+from patchclamp.interventions import CutHow, KnockoutHow
 from patchclamp.models.language_model import LanguageModel
 from tests.unit import tiny
 
@@ -69,7 +69,7 @@ HOW: st.SearchStrategy[Literal["mean", "zero", "resample"]] = st.sampled_from(
     ["mean", "zero", "resample"]
 )
 KNOCKED_OUT: st.SearchStrategy[KnockoutHow] = st.sampled_from(get_args(KnockoutHow))
-CUT: st.SearchStrategy[Literal["mean", "zero"]] = st.sampled_from(["mean", "zero"])
+CUT: st.SearchStrategy[CutHow] = st.sampled_from(get_args(CutHow))
 
 
 @st.composite

@@ -547,6 +547,13 @@ class Path:
         start = (head * 3 + which) * D_HEAD
         return block.attention.query_key_value, slice(start, start + D_HEAD)
 
+    def elsewhere(self, source: str, ids: Tensor) -> Tensor:
+        """What a source writes in a plain run of other tokens, as many rows as ours has."""
+        with pytorch_hooks([self.read(source)]), torch.no_grad():
+            plain_of(self.name)(ids[None])
+        written = self.kept[source].reshape(len(ids), D)
+        return torch.cat([written, written.new_full((LENGTH - len(ids), D), torch.nan)])
+
     def mean(self, source: str) -> Tensor:
         """A source's mean contribution over the reference texts, by plain runs."""
         each: list[Tensor] = []
@@ -584,6 +591,50 @@ def test_a_cut_edge_is_the_same_edit_of_the_plain_model(
     found = stepped(name, *(Cut(edge, how=how) for edge in edges))
     same(name, found, expected)
     assert torch.equal(found, stepped(name, Cut("{" + ", ".join(edges) + "}", how=how)))
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "neox"])
+@pytest.mark.parametrize(("sources", "end"), CUTS, ids=[f"{s}->{e}" for s, e in CUTS])
+def test_an_edge_that_carries_the_contrast_is_the_same_edit_of_the_plain_model(
+    name: str, sources: list[str], end: str
+) -> None:
+    path = Path(name)
+    others = {source: path.elsewhere(source, OTHER) for source in sources}
+    expected = path.cut(sources, end, others, slice(2, len(OTHER)))
+    edges = [f"{source}->{end}@2:{len(OTHER)}" for source in sources]
+    found = stepped(name, *(Cut(edge, "contrast") for edge in edges))
+    same(name, found, expected)
+    assert torch.equal(found, stepped(name, Cut("{" + ", ".join(edges) + "}", "contrast")))
+
+
+def test_edges_into_one_place_may_be_cut_in_three_ways_at_several_positions() -> None:
+    path = Path("llama")
+    ways = {"L1.H1": ("contrast", 2), "L0.mlp": ("mean", 7), "L1.N7": ("zero", 4)}
+    other, mean = path.elsewhere("L1.H1", OTHER), path.mean("L0.mlp")
+    resid_less: dict[int, Callable[[], Tensor]] = {
+        2: lambda: path.kept["L1.H1"][:, 2] - other[2],
+        7: lambda: path.kept["L0.mlp"][:, 7] - mean,
+        4: lambda: path.kept["L1.N7"][:, 4],
+    }
+
+    def reads(module: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        resid, output = inputs[0].clone(), output.clone()
+        for row, gone in resid_less.items():
+            resid[:, row] -= gone()
+            output[:, row] = module.forward(resid)[:, row]
+        return output
+
+    hooks = [*(path.read(source) for source in ways), (path.norm(3, "mlp"), "out", reads)]
+    expected = plain_run("llama", hooks)
+    stack = [Cut(f"{s}->L3.mlp@{row}", how) for s, (how, row) in ways.items()]  # type: ignore[arg-type] # each a way
+    same("llama", stepped("llama", *stack), expected)
+
+
+def test_an_edge_beyond_the_contrast_input_is_refused_and_generated_tokens_keep_their_own() -> None:
+    with pytest.raises(InterventionError, match=r"L1.mlp->L2.mlp touches position 7, .* only 6"):
+        stepped("llama", Cut("L1.mlp->L2.mlp", "contrast"))
+    generated = stepped("llama", Cut("L1.mlp->L2.mlp@new", "contrast"))
+    assert torch.equal(generated, untouched("llama"))
 
 
 def test_a_cut_within_a_block_leaves_out_its_attention() -> None:

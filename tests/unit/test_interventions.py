@@ -21,6 +21,7 @@ from patchclamp.interventions import (
     Add,
     Clamp,
     Cut,
+    CutHow,
     Intervention,
     Knockout,
     KnockoutHow,
@@ -87,7 +88,7 @@ interventions: st.SearchStrategy[Intervention] = st.one_of(
     st.builds(
         Cut,
         st.sampled_from(["L3.H1->L7.H2:q", "embed->logits@-1", "{L1.N2->L3.mlp, L1.N3->L3.mlp}"]),
-        st.sampled_from(["mean", "zero"]),
+        st.sampled_from(get_args(CutHow)),
         muted=muted,
     ),
 )
@@ -178,6 +179,7 @@ def test_junk_is_refused_in_a_sentence(op: str, fields: dict[str, Any]) -> None:
         (lambda: Knockout("L1.H2:q"), "only one of the head's inputs"),
         (lambda: Knockout("L1.H2", "mean"), "'renormalise' or 'zero' or 'contrast'"),  # type: ignore[arg-type]
         (lambda: Cut("L1.H2"), "an edge such as L3.H1->L7.H2:q"),
+        (lambda: Cut("L1.H2->L2.mlp", "resample"), "'mean' or 'zero' or 'contrast'"),  # type: ignore[arg-type]
         (lambda: Clamp("L1.N2", 1.0).replace(how="zero"), "Clamp has no 'how'"),
         (lambda: Clamp("L1.N2", 1.0, muted=1), "muted must be True or False"),  # type: ignore[arg-type]
         (lambda: Intervention.from_json({"op": "clamp", "site": "L1.N2"}), "missing"),

@@ -320,3 +320,23 @@ def test_the_stack_that_patches_from_the_contrast_follows_the_shown_pair() -> No
     session.pairs = None
     with pytest.raises(InterventionError, match="no contrast input"):
         session.contrast = None
+
+
+def test_an_edge_that_carries_the_contrast_needs_one_that_is_long_enough() -> None:
+    cut = pc.Cut("L0.mlp->L2.H1:k", "contrast")
+    session = pc.Session(letters.model(), "a b c")
+    with pytest.raises(InterventionError, match="no contrast input"):
+        session.add(cut)
+    session.contrast = "a d"
+    with pytest.raises(InterventionError, match="position 3, but the contrast input has only 3"):
+        session.add(cut)
+    session.add(pc.Cut("L0.mlp->L2.H1:k@1:3", "contrast"))
+    found = [session.current.logits]
+    session.contrast = "a e c"
+    found.append(session.current.logits)
+    session.contrast = "a b c"
+    found.append(session.current.logits)
+    assert float((found[0] - found[1]).abs().max()) > 1e-3
+    assert torch.allclose(found[2], session.baseline.logits, atol=1e-5)
+    with pytest.raises(InterventionError, match="the contrast input has only 2 positions"):
+        session.contrast = "a"

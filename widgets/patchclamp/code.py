@@ -18,6 +18,7 @@ from patchclamp.engine.hooks import (
     Frame,
     cells_of,
     check_contrast,
+    check_contrast_edge,
     check_intervention,
     cut_destinations,
     groups,
@@ -494,6 +495,8 @@ class _Snippet:
                 self.needs.add("mean")
                 mean = self._constant("mean", f"mean({anatomy.alias(source)!r})")
                 gone = f"({gone} - {self._written(source, mean)})"
+            if how == "contrast":
+                gone = f"({gone} - {self._written(source, self._elsewhere(source, end, rows))})"
             lines.append(f"resid[:, {at}] -= {gone}.to(x)  # {source.address} ({how})")
         if not touched:
             return
@@ -515,6 +518,19 @@ class _Snippet:
             written = end.address if end.part == "q" else f"L{end.layer}, {end.part} {end.index}"
         shown = ", ".join(source.address for source, _ in sources)
         self._function("cut", BEFORE, hook, f"Cut {shown} -> {written}", [*lines, "return x"])
+
+    def _elsewhere(self, source: Site, end: Site, rows: list[int]) -> str:
+        """What stands at a source's hook point at some rows of a run of the contrast input."""
+        contrast = self.setting.contrast
+        if contrast is None:
+            raise InterventionError(
+                "there is no contrast input to take an edge's values from; set session.contrast."
+            )
+        check_contrast_edge(Site("edge", ends=(source, end)), rows, len(contrast))
+        self.needs.add("values")
+        hook = self.setting.anatomy.alias(source)
+        other = self._constant("other", f"values({list(contrast)}, {hook!r})")
+        return f"{other}[{_rows(rows)}]"
 
     def _need_reference(self, source: Site) -> None:
         if not self.setting.reference:

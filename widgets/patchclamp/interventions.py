@@ -29,6 +29,7 @@ VALUES = SCALARS | VECTORS
 
 Numbers = tuple[float, ...]
 KnockoutHow = Literal["renormalise", "zero", "contrast"]
+CutHow = Literal["mean", "zero", "contrast"]
 
 
 def _number(value: object, what: str) -> float:
@@ -452,21 +453,21 @@ class Cut(_Unnumbered):
 
     Args:
         edge: For instance `L3.H1->L7.H2:q`; its positions are the destination's.
-        how: `"mean"` leaves the source's mean contribution over the reference set, `"zero"`
-            nothing.
+        how: What is read instead: `"mean"` the source's mean contribution over the reference set,
+            `"zero"` nothing, `"contrast"` its contribution in a run of the session's contrast
+            input, at the same positions (generated tokens keep their own): path patching of one
+            edge (Wang et al. 2022; Goldowsky-Dill et al. 2023).
         muted: Kept in the list, but not applied.
     """
 
-    how: Literal["mean", "zero"]
+    how: CutHow
 
     op: ClassVar[str] = "cut"
     kinds: ClassVar[frozenset[Kind]] = frozenset(["edge"])
     _wants: ClassVar[str] = "an edge such as L3.H1->L7.H2:q"
 
-    def __init__(
-        self, site: SiteLike, how: Literal["mean", "zero"] = "mean", *, muted: bool = False
-    ) -> None:
-        self._set(site, muted=muted, how=_choice(how, ("mean", "zero"), "how to Cut"))
+    def __init__(self, site: SiteLike, how: CutHow = "mean", *, muted: bool = False) -> None:
+        self._set(site, muted=muted, how=_choice(how, get_args(CutHow), "how to Cut"))
 
     def __repr__(self) -> str:
         return self._repr(f"how={self.how!r}")

@@ -846,19 +846,32 @@ def _destination_steps(
         for (source, _), how in sources.items()
         if how == "mean"
     }
+    others = {
+        source: contributions[source](lookup.patch("contrast", anatomy.hook(source)))
+        for (source, _), how in sources.items()
+        if how == "contrast"
+    }
     stream: list[Tensor] = []
 
     def apply(x: Tensor, frame: Frame) -> Tensor | None:
-        rows = sorted({row for _, where in sources for row in frame.rows(x.shape[1], where)})
+        touches = {
+            edge: _cut_rows(end, edge, how, frame, x.shape[1], len(others.get(edge[0], ())))
+            for edge, how in sources.items()
+        }
+        rows = sorted({row for touched in touches.values() for row in touched})
         if not rows:
             return None
         here = torch.tensor(rows, device=x.device)
         resid = stream[0][:, here]
-        for (source, where), how in sources.items():
-            touched = frame.rows(x.shape[1], where)
+        for edge, how in sources.items():
+            source, touched = edge[0], touches[edge]
             gone = contributions[source](read[source][0][:, here])
             if how == "mean":
                 gone = gone - means[source].to(gone)
+            if how == "contrast":
+                # Rows that another edge touches may lie beyond the other run: they are not taken.
+                at = (here + frame.start).clamp_max(len(others[source]) - 1)
+                gone = gone - others[source].to(gone)[at]
             kept = torch.tensor([row in touched for row in rows], device=x.device)
             resid = resid - gone * kept[:, None].to(gone.dtype)
         new = norm(resid)
@@ -871,6 +884,42 @@ def _destination_steps(
         return result
 
     return [_read(f"{norm_path}.hook_in", stream), Step(hook, apply, BEFORE)]
+
+
+def _cut_rows(
+    end: Site,
+    edge: tuple[Site, Positions],
+    how: str,
+    frame: Frame,
+    count: int,
+    length: int,
+) -> list[int]:
+    """Which of a destination's `count` rows read an edge cut; of contrast none generated."""
+    source, where = edge
+    rows = frame.rows(count, where)
+    if how != "contrast":
+        return rows
+    rows = [row for row in rows if frame.start + row < frame.prompt]
+    check_contrast_edge(Site("edge", ends=(source, end)), [frame.start + r for r in rows], length)
+    return rows
+
+
+def check_contrast_edge(edge: Site, positions: Sequence[int], length: int) -> None:
+    """Say when the contrast input lacks positions at which an edge is to carry its values.
+
+    Args:
+        edge: The edge.
+        positions: Where its destination is changed, in order.
+        length: How many positions the contrast input has.
+
+    Raises:
+        InterventionError: naming the position.
+    """
+    if positions and positions[-1] >= length:
+        raise InterventionError(
+            f"{edge} touches position {positions[-1]}, but the contrast input has only {length} "
+            "positions: name positions that both have, or give a contrast input of the same length."
+        )
 
 
 def reader_of(end: Site, anatomy: Anatomy) -> tuple[str, str, str | None]:

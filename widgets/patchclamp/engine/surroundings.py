@@ -11,11 +11,17 @@ import torch
 
 from patchclamp.engine.attention import Attention
 from patchclamp.engine.experiment import Experiment
-from patchclamp.engine.hooks import Frame, check_contrast, groups, patch_rows
+from patchclamp.engine.hooks import (
+    Frame,
+    check_contrast,
+    check_contrast_edge,
+    groups,
+    patch_rows,
+)
 from patchclamp.engine.plan import Input
 from patchclamp.engine.reference_texts import REFERENCE_TEXTS
 from patchclamp.errors import BudgetError, InterventionError
-from patchclamp.interventions import Knockout, Patch
+from patchclamp.interventions import Cut, Knockout, Patch
 from patchclamp.sites import Site, SiteSet
 
 if TYPE_CHECKING:
@@ -164,6 +170,11 @@ class Surroundings:
             for site in anatomy.expand(intervention.site):
                 frame = Frame(0, length, given.has_bos)
                 check_contrast(site, frame, len(contrast.ids), causal=anatomy.causal)
+        if isinstance(intervention, Cut) and intervention.how == "contrast":
+            contrast, length = self._source("contrast"), len(given.ids)
+            for edge in self.engine.model.anatomy.expand(intervention.site):
+                touched = edge.positions.indices(0, length, length, given.has_bos)
+                check_contrast_edge(edge, touched, len(contrast.ids))
         if isinstance(intervention, Patch):
             source, length = self._source(intervention.source), len(given.ids)
             frame = Frame(0, length, given.has_bos)
