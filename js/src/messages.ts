@@ -1262,15 +1262,17 @@ export interface Checked {
    */
   circuit: number;
   /**
-   * The metric with the circuit replaced and everything else as it is.
+   * The metric with the circuit replaced and everything else as it is; null while it is measured,
+   * after `circuit`.
    */
-  without: number;
+  without: number | null;
   /**
    * (circuit - corrupt) / (clean - corrupt); null where these two do not differ.
    */
   faithfulness: number | null;
   /**
-   * The same of the model without the circuit: near 0 when the circuit is all there is.
+   * The same of the model without the circuit: near 0 when the circuit is all there is; null
+   * while it is measured, too.
    */
   completeness: number | null;
 }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .session import KL, Custom, LogitDifference, LogProb, Loss, Session
     from .sites import Site, SiteSet
     from .views.attention_inspector import AttentionInspector
+    from .views.circuit_ablator import CircuitAblator
     from .views.neuron_clamp import NeuronClamp
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "Ablate",
     "Add",
     "AttentionInspector",
+    "CircuitAblator",
     "Clamp",
     "Custom",
     "Cut",
@@ -73,6 +75,7 @@ _HOME = {
     "Site": ".sites",
     "SiteSet": ".sites",
     "AttentionInspector": ".views.attention_inspector",
+    "CircuitAblator": ".views.circuit_ablator",
     "NeuronClamp": ".views.neuron_clamp",
 }
 

@@ -274,7 +274,7 @@ class StackView(View):
         if not self._predicts:
             raise ModelError(NO_PREDICTION)
 
-        self.refresh()
+        StackView.refresh(self)  # a view's own pictures may take long
         top = () if self._result is None else self._result[1].top
         return pd.DataFrame(
             [share.model_dump() for share in top], columns=["id", "text", "before", "after"]

@@ -25,6 +25,7 @@ from patchclamp.errors import PatchclampError, Stopped
 
 from . import page
 from .messages import (
+    AblatorBody,
     AnyUp,
     Body,
     Hello,
@@ -129,7 +130,7 @@ class View(anywidget.AnyWidget):
     # --- what a view is made of ------------------------------------------------------------------
 
     @abstractmethod
-    def _everything(self) -> HelloBody | InspectorBody:
+    def _everything(self) -> HelloBody | InspectorBody | AblatorBody:
         """All there is to draw, as it is known now."""
 
     @abstractmethod

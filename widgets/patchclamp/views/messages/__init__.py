@@ -168,10 +168,14 @@ def parse_up(content: object, buffers: Sequence[object] = ()) -> AnyUp:
     given = content.get("id")
     known = type(given) is int and 0 <= given <= MAX_SAFE_INTEGER
     ident = given if known else None
-    if weight(content) > MAX_MESSAGE:
+    most = MAX_IMPORT if content.get("kind") == "import" else MAX_MESSAGE
+    if weight(content, most) > most:
+        instead = "A long prompt can be set from Python: session.input = text."
+        if most == MAX_IMPORT:
+            instead = "A larger file can be loaded from Python: ablator.load_circuit(path)."
         raise MessageError(
-            f"The message is larger than the {MAX_MESSAGE // 1024} KB that a view may send; "
-            "nothing was changed. A long prompt can be set from Python: session.input = text.",
+            f"The message is larger than the {most // 1024:,} KB that a view may send; nothing was "
+            f"changed. {instead}",
             id=ident,
         )
     if buffers:
@@ -205,8 +209,8 @@ _KINDS: tuple[str, ...] = tuple(
 _SHOWN = 12  # kinds in a sentence that a person is to read
 
 
-def weight(content: object) -> int:
-    """About how many characters of JSON this is; stops counting beyond `MAX_MESSAGE`.
+def weight(content: object, most: int = MAX_MESSAGE) -> int:
+    """About how many characters of JSON this is; stops counting beyond `most`.
 
     Looking stops early, so that 10 MB of junk cost no more than 64 KB of it. Deeper nesting than
     any message has counts as too large.
@@ -216,15 +220,15 @@ def weight(content: object) -> int:
     while waiting:
         value, depth = waiting.pop()
         if depth > MAX_DEPTH:
-            return MAX_MESSAGE + 1
+            return most + 1
         if isinstance(value, str | bytes | bytearray):
             total += len(value) + 2
         elif isinstance(value, memoryview):
             total += value.nbytes
         elif isinstance(value, Mapping | list | tuple):
             total += 2 + len(value)
-            if total + len(value) > MAX_MESSAGE:
-                return MAX_MESSAGE + 1
+            if total + len(value) > most:
+                return most + 1
             if isinstance(value, Mapping):
                 waiting.extend((part, depth + 1) for pair in value.items() for part in pair)
             else:
@@ -233,7 +237,7 @@ def weight(content: object) -> int:
             total += 1 + value.bit_length() // 3
         else:
             total += 8
-        if total > MAX_MESSAGE:
+        if total > most:
             return total
     return total
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat
 
 from .shared import Effect, Result, Share, State
-from .wire import MAX_MESSAGE, MAX_SAFE_INTEGER, Address, Array, Message, Up
+from .wire import MAX_IMPORT, MAX_SAFE_INTEGER, Address, Array, Message, Up
 
 Replacement = Literal["mean", "zero", "resample", "corrupt"]
 """What is put in the place of a component's output: its mean over the reference texts, nothing, its
@@ -164,7 +164,7 @@ class Import(Up):
     """Take a circuit from the text of a file that `export` wrote."""
 
     kind: Literal["import"]
-    text: Annotated[str, Field(max_length=MAX_MESSAGE)]
+    text: Annotated[str, Field(max_length=MAX_IMPORT)]
 
 
 # --- parts of what comes down --------------------------------------------------------------------
@@ -351,12 +351,14 @@ class Checked(Message):
     corrupt: FiniteFloat
     circuit: FiniteFloat
     """The metric with everything outside of the circuit replaced."""
-    without: FiniteFloat
-    """The metric with the circuit replaced and everything else as it is."""
+    without: FiniteFloat | None
+    """The metric with the circuit replaced and everything else as it is; null while it is measured,
+    after `circuit`."""
     faithfulness: FiniteFloat | None
     """(circuit - corrupt) / (clean - corrupt); null where these two do not differ."""
     completeness: FiniteFloat | None
-    """The same of the model without the circuit: near 0 when the circuit is all there is."""
+    """The same of the model without the circuit: near 0 when the circuit is all there is; null
+    while it is measured, too."""
 
 
 class Faithful(Message):

@@ -22,6 +22,9 @@ from patchclamp.errors import PatchclampError
 MAX_MESSAGE = 65_536
 """How many characters of JSON, about, one message from the page may hold."""
 
+MAX_IMPORT = 4 * 2**20
+"""The same of a file that is taken in; from 10 MiB on a browser's message silently gets lost."""
+
 MAX_DEPTH = 16
 MAX_SAFE_INTEGER = 2**53 - 1  # what a number in JavaScript holds exactly
 
