@@ -6,15 +6,16 @@ the bridge that no engine hooks, one pair after the other, and every run is whol
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from patchclamp import LogitDifference
 from patchclamp.engine.engine import Engine
-from patchclamp.engine.hooks import EDIT, Frame, Step, compile_stack
+from patchclamp.engine.hooks import AFTER, Frame, Step, compile_stack
 from patchclamp.engine.plan import Input
 from patchclamp.engine.surroundings import Reference, Surroundings
 from patchclamp.methods.task import Task
@@ -93,7 +94,9 @@ class Plain:
         assert found is not None
         return found
 
-    def run(self, side: str, pair: int, steps: Sequence[Step] = ()) -> torch.Tensor:
+    def run(
+        self, side: str, pair: int, steps: Sequence[Step] = (), *, grad: bool = False
+    ) -> torch.Tensor:
         """Return Float[pos, vocab]; the clean side is under the stack."""
         given = self.prompts(side)[pair]
         frame = Frame(0, len(given.ids), given.has_bos)
@@ -110,16 +113,22 @@ class Plain:
             return step.apply(tensor, frame)
 
         hooks: list[Any] = [(step.hook, partial(act, step=step)) for step in ordered]
-        ids = torch.tensor([given.ids])
-        with torch.no_grad():
-            logits: torch.Tensor = self.bridge.run_with_hooks(ids, fwd_hooks=hooks)[0]
-        self.largest = max(self.largest, float(logits.abs().max()))
+        ids = torch.tensor([given.ids], device=self.task.engine.model.device)
+        bridge = self.bridge
+        shown: AbstractContextManager[None] = nullcontext()
+        if self.anatomy.delegated:
+            # There the bridge's own pattern hook does nothing, so that it needs another bridge.
+            bridge = _fresh(self.task.engine.model.name)
+            shown = tiny.shown_patterns(bridge)
+        with torch.set_grad_enabled(grad), shown:
+            logits: torch.Tensor = bridge.run_with_hooks(ids, fwd_hooks=hooks)[0]
+        self.largest = max(self.largest, float(logits.detach().abs().max()))
         return logits
 
     def values(self, side: str, hook: str, pair: int) -> torch.Tensor:
-        """Return what stands at a hook point, Float[pos, ...]."""
+        """Return what stands at a hook point, Float[pos, ...], after the stack acted."""
         found: list[torch.Tensor] = []
-        self.run(side, pair, [Step(hook, lambda x, _: found.append(x[0].clone()), EDIT)])
+        self.run(side, pair, [Step(hook, lambda x, _: found.append(x[0].clone()), AFTER)])
         return found[0]
 
     def replacement(self, how: str, hook: str, pair: int) -> torch.Tensor:
@@ -173,7 +182,7 @@ class Plain:
         total = 0.0
         for pair in range(self.task.n_pairs):
             steps = [
-                Step(hook, partial(_put, value=value(hook, pair), index=index, places=list(places)))
+                Step(hook, partial(put, value=value(hook, pair), index=index, places=list(places)))
                 for hook, index, places in edits
             ]
             total += self.score(self.run(side, pair, steps), pair)
@@ -184,9 +193,13 @@ class Plain:
         return list(range(int(self.task.clean[0].has_bos), self.task.length))
 
 
-def _put(
+_fresh = cache(tiny.fresh_bridge)
+
+
+def put(
     x: torch.Tensor, _: Frame, *, value: torch.Tensor, index: int | None, places: list[int]
 ) -> torch.Tensor:
+    """Put a value in some places of one run's tensor, Float[1, pos, ...]."""
     new = x.clone()
     if index is None:
         new[0, places] = value[places]

@@ -324,6 +324,9 @@ class Batch:
         parts: list[list[tuple[Tensor, Tensor]]] = []
         measured: list[Tensor] = []
         names = [*hooks, ""]
+        # What acts after the blocks acts on what is differentiated, too.
+        end = self._end()
+        after = [] if end is not None else [self.engine.model.anatomy.hooks[-1]["resid_post"]]
         asked = list(range(self.count)) if items is None else list(items)
         for places in _split(list(range(len(asked))), self.at_once):
             taken: dict[str, Tensor] = {}
@@ -332,15 +335,18 @@ class Batch:
                 result = self.forward(
                     chosen,
                     0,
-                    [leaf(name, taken) for name in hooks],
-                    stop=n_layers,
+                    [*(leaf(h, taken) for h in hooks), *(leaf(h, taken, "") for h in after)],
+                    stop=end,
                     inject=None if inject is None else inject[places],
                     grad=True,
                     should_stop=should_stop,
                 )
-                final = result.residual[n_layers]
-                taken[""] = final = asking(final)
-                value = objective(self.engine.passes.read(final[:, wanted], grad=True), chosen)
+                if result.logits is None:
+                    taken[""] = final = asking(result.residual[n_layers])
+                    logits = self.engine.passes.read(final[:, wanted], grad=True)
+                else:
+                    logits = result.logits[:, wanted]
+                value = objective(logits, chosen)
             grads = torch.autograd.grad(
                 value.sum(), [taken[name] for name in names], materialize_grads=True
             )

@@ -268,8 +268,12 @@ def reading(name: str, taken: dict[str, Tensor]) -> Step:
     return Step(name, apply)
 
 
-def leaf(name: str, taken: dict[str, Tensor]) -> Step:
-    """Make the step that keeps what stands at a hook point so that a gradient can be asked for."""
+def leaf(hook: str, taken: dict[str, Tensor], name: str | None = None) -> Step:
+    """Make the step that keeps what stands at a hook point so that a gradient can be asked for.
+
+    It is kept by the name given, or else by the hook point's.
+    """
+    name = hook if name is None else name
 
     def apply(tensor: Tensor, _frame: Frame) -> Tensor:
         # A tensor of its own, or the hook point would go on with what it had: of a head's values
@@ -277,7 +281,7 @@ def leaf(name: str, taken: dict[str, Tensor]) -> Step:
         taken[name] = asking(tensor).view_as(tensor)
         return taken[name]
 
-    return Step(name, apply)
+    return Step(hook, apply)
 
 
 def asking(tensor: Tensor) -> Tensor:

@@ -402,13 +402,21 @@ def _attributions(
     def objective(logits: Tensor, items: Sequence[int]) -> Tensor:
         return measure.at(items).differentiable(logits)
 
-    graded, _, _ = batch.gradients(hooks, objective, task.rows, should_stop=should_stop)
     replaced = task.replaced(hooks, how, seed=seed, should_stop=should_stop)
     places = list(batch.positions)
-    return {
-        hook: ((replaced[hook].to(value) - value) * grad)[:, places].sum(1).mean(0)
-        for hook, (value, grad) in graded.items()
-    }
+    total: dict[str, Tensor] = {}
+    # Values and gradients at every hook point are held at once: only of so many pairs.
+    for begin in range(0, batch.count, batch.at_once):
+        items = list(range(begin, min(begin + batch.at_once, batch.count)))
+        graded, _, _ = batch.gradients(
+            hooks, objective, task.rows, items=items, should_stop=should_stop
+        )
+        for hook, (value, grad) in graded.items():
+            put = replaced[hook].to(value)
+            put = put[items] if put.shape[0] > 1 else put
+            product = ((put - value) * grad)[:, places].sum((0, 1))
+            total[hook] = total[hook] + product if hook in total else product
+    return {hook: product / batch.count for hook, product in total.items()}
 
 
 def _strongest(
@@ -432,7 +440,9 @@ def _strongest(
         replaced = task.replaced([hook], how, seed=seed, should_stop=should_stop)[hook]
         moved = (replaced.to(value) - value)[:, list(batch.positions)].abs().sum(1).mean(0)
         estimates = size = (moved * neuron_writes(model.bridge, layer).norm(dim=-1)).cpu()
-    massive = [n for at, n in massive_neurons(task.reference, model.anatomy) if at == layer]
+    massive = [
+        n for at, n in massive_neurons(task.reference, model.anatomy, should_stop) if at == layer
+    ]
     size = size.float().clone()
     size[massive] = -1
     best = size.topk(max(0, min(count, len(size) - len(massive)))).indices.tolist()

@@ -102,7 +102,7 @@ def interaction(
             "of different components."
         )
         raise InputError(msg)
-    drawn, note = _controls(task, a, b, seeds, seed)
+    drawn, note = _controls(task, a, b, seeds, seed, should_stop)
     edits: list[Edit] = [edit_a, edit_b, (*edit_a, *edit_b)]
     for sites in drawn:
         other = _edit(task, sites, "B")
@@ -164,7 +164,12 @@ def _cells(edit: Edit, task: Task) -> set[tuple[str, int | None, int]]:
 
 
 def _controls(
-    task: Task, a: Sequence[Site], b: Sequence[Site], seeds: int, seed: int
+    task: Task,
+    a: Sequence[Site],
+    b: Sequence[Site],
+    seeds: int,
+    seed: int,
+    should_stop: ShouldStop | None,
 ) -> tuple[list[list[Site]], str]:
     """Draw components in B's place, several times; or say why there are too few."""
     anatomy = task.engine.model.anatomy
@@ -172,7 +177,7 @@ def _controls(
     if any(site.kind == "neuron" for site in b):
         used |= {
             _place(Site("neuron", layer, index, "post"), anatomy)
-            for layer, index in massive_neurons(task.reference, anatomy)
+            for layer, index in massive_neurons(task.reference, anatomy, should_stop)
         }
     wanted: dict[Site, int] = {}  # how many like this one
     for site in {_place(site, anatomy): site for site in b}.values():

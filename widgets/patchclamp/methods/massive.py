@@ -16,6 +16,8 @@ import torch
 from patchclamp.sites import Site
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from patchclamp.engine.surroundings import Reference
     from patchclamp.models.anatomy import Anatomy
 
@@ -32,7 +34,9 @@ def neuron_hooks(anatomy: Anatomy) -> dict[int, str]:
     }
 
 
-def massive_neurons(reference: Reference, anatomy: Anatomy) -> frozenset[tuple[int, int]]:
+def massive_neurons(
+    reference: Reference, anatomy: Anatomy, should_stop: Callable[[], bool] | None = None
+) -> frozenset[tuple[int, int]]:
     """Return (layer, index) of the massive neurons; measures the reference set if need be.
 
     A neuron is massive when the peak of its absolute value over the reference set, position 0
@@ -42,7 +46,7 @@ def massive_neurons(reference: Reference, anatomy: Anatomy) -> frozenset[tuple[i
     hooks = neuron_hooks(anatomy)
     if not hooks:
         return frozenset()
-    for _ in reference.measure(list(hooks.values())):  # all in one pass
+    for _ in reference.measure(list(hooks.values()), should_stop):  # all in one pass
         pass
     peaks = {layer: reference.statistics(hook).peak for layer, hook in hooks.items()}
     all_peaks = torch.cat(list(peaks.values()))
