@@ -412,6 +412,29 @@ def test_activations_are_those_of_run_with_cache() -> None:
     assert session.baseline.activation("L1.H2").shape == (LENGTH, 8)
 
 
+def test_reading_logits_waits_for_no_other_runs_reader() -> None:
+    mine = session_on("llama")
+    other = session_on("llama", [Scale("L1.mlp", 2.0)])
+    waiting = threading.Event()
+
+    def job(_stop: object) -> torch.Tensor:
+        waiting.wait()
+        time.sleep(0.3)  # until the other thread waits for the worker
+        return other.baseline.logits
+
+    task = mine.submit(job)
+
+    def read() -> None:
+        waiting.set()
+        assert mine.current.logits.isfinite().all()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(20)
+    assert not reader.is_alive()
+    assert torch.equal(task.result(), mine.current.logits)
+
+
 def test_gradients_are_those_of_a_small_change() -> None:
     session = session_on("llama", [Scale("L0.mlp", 2.0)])
     e = session.experiment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -146,6 +145,7 @@ class Run:
 
     experiment: Experiment
     _kept: dict[str, Outcome] = field(default_factory=dict, repr=False)
+    _logits: list[Tensor] = field(default_factory=list, repr=False)
     _weights: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -173,7 +173,7 @@ class Run:
         """What it cost."""
         return self.compute().work
 
-    @cached_property
+    @property
     def logits(self) -> Tensor:
         """Float[pos, vocab], the logits at every position.
 
@@ -181,6 +181,10 @@ class Run:
             BudgetError: when they do not fit into the engine's memory budget; ask for
                 :meth:`rows` instead.
         """
+        # No cached_property: until Python 3.12 it holds one lock for all runs, and this waits for
+        # the worker, which may be reading another run's.
+        if self._logits:
+            return self._logits[0]
         size = 4 * self.experiment.length * self.experiment.engine.model.anatomy.d_vocab
         if size > self.experiment.engine.budget:
             msg = (
@@ -189,7 +193,8 @@ class Run:
                 "run.rows([...])."
             )
             raise BudgetError(msg)
-        return self._read(range(self.experiment.length))
+        self._logits[:] = [self._read(range(self.experiment.length))]
+        return self._logits[0]
 
     def rows(self, positions: Sequence[int]) -> Tensor:
         """Return Float[row, vocab], the logits at some positions.
@@ -206,8 +211,8 @@ class Run:
                 msg = f"Position {position} is outside the input (0 to {length - 1})."
                 raise InputError(msg)
         wanted = [p % length for p in positions]
-        if "logits" in self.__dict__:
-            return self.logits[wanted]
+        if self._logits:
+            return self._logits[0][wanted]
         if wanted == [length - 1]:
             return self.compute().logits
         size = 4 * length * self.experiment.engine.model.anatomy.d_vocab

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from patchclamp.models.language_model import LanguageModel
 
 Token = str | int
+Unit = Literal["nats", "logits", ""]
 
 _ROWS_AT_ONCE = 64
 
@@ -39,7 +40,6 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-@dataclass(frozen=True)
 class _OfThePrediction:
     """What is measured of the next token's logits, those at the last position."""
 
@@ -59,8 +59,8 @@ class LogProb(_OfThePrediction):
 
     token: Token | None = None
 
-    kind: ClassVar[str] = "log_prob"
-    unit: ClassVar[str] = "nats"
+    kind: ClassVar[Literal["log_prob"]] = "log_prob"
+    unit: ClassVar[Unit] = "nats"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token", _plain(self.token))
@@ -94,8 +94,8 @@ class LogitDifference(_OfThePrediction):
     token: Token
     against: Token
 
-    kind: ClassVar[str] = "logit_difference"
-    unit: ClassVar[str] = "logits"
+    kind: ClassVar[Literal["logit_difference"]] = "logit_difference"
+    unit: ClassVar[Unit] = "logits"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token", _plain(self.token))
@@ -128,8 +128,8 @@ class KL(_OfThePrediction):
     its gradient is 0 there too: a first-order estimate of it says nothing.
     """
 
-    kind: ClassVar[str] = "kl"
-    unit: ClassVar[str] = "nats"
+    kind: ClassVar[Literal["kl"]] = "kl"
+    unit: ClassVar[Unit] = "nats"
 
     def tokens(self, model: LanguageModel, likeliest: int) -> tuple[int, ...]:
         """Return no ids: it is about all of them."""
@@ -158,8 +158,8 @@ class Loss:
     Each position but the last predicts the token after it.
     """
 
-    kind: ClassVar[str] = "loss"
-    unit: ClassVar[str] = "nats"
+    kind: ClassVar[Literal["loss"]] = "loss"
+    unit: ClassVar[Unit] = "nats"
 
     def rows(self, length: int) -> tuple[int, ...]:
         """Return the positions whose logits it needs: all but the last.
@@ -194,9 +194,9 @@ class Loss:
         return {"metric": self.kind}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Custom(_OfThePrediction):
-    """A function of the user's, of the next token's logits.
+    """A function of the user's, of the next token's logits. Equal to itself alone.
 
     Attributes:
         function: from Float[item, 1, vocab] logits to Float[item], each item by itself. Written
@@ -207,8 +207,8 @@ class Custom(_OfThePrediction):
     function: Callable[[Tensor], Any]
     name: str = "custom"
 
-    kind: ClassVar[str] = "custom"
-    unit: ClassVar[str] = ""
+    kind: ClassVar[Literal["custom"]] = "custom"
+    unit: ClassVar[Unit] = ""
 
     def __post_init__(self) -> None:
         given: object = self.function
