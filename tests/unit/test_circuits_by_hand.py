@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import transformers as hf
 from torch import Tensor
 from transformer_lens import patching
 from transformer_lens.config import TransformerBridgeConfig
@@ -24,9 +25,10 @@ from transformer_lens.tools.analysis.attribution_patching import (
     attribution_patch,
 )
 
-from patchclamp.methods.ablation import component_estimates, components
+from patchclamp.methods.ablation import component_effects, component_estimates, components
 from patchclamp.methods.activation_patching import activation_patching
 from patchclamp.methods.edge_attribution import eap, eap_ig
+from patchclamp.methods.levels import level
 from patchclamp.methods.path_patching import cut_levels, edge_runs, exact_edges
 from patchclamp.models.language_model import LanguageModel
 from tests.unit import tiny
@@ -44,6 +46,14 @@ EXACT = 1e-5
 SEEN = 100 * EXACT
 MODELS = ["gpt2", "llama", "neox", "native"]
 ARCHITECTURES = pytest.mark.parametrize("name", MODELS)
+
+GPT: dict[str, Any] = {
+    "vocab_size": tiny.VOCAB,
+    "n_embd": 32,
+    "n_layer": 3,
+    "n_head": 4,
+    "initializer_range": 0.25,
+}
 
 Edge = tuple[str, str]
 """Source and reader."""
@@ -122,7 +132,14 @@ class ByHand:
 @cache
 def model(name: str) -> LanguageModel:
     """Make a tiny model whose biases and norms are random, too: they are made as 0 and 1."""
-    made = tiny.native() if name == "native" else tiny.hugging_face(name)
+    torch.manual_seed(7)
+    match name:
+        case "native":
+            made: Any = tiny.native()
+        case "gptj":  # attention and the MLP side by side, behind one norm
+            made = hf.GPTJForCausalLM(hf.GPTJConfig(n_positions=64, rotary_dim=4, **GPT)).eval()
+        case _:
+            made = tiny.hugging_face(name)
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -224,6 +241,35 @@ def test_with_every_edge_cut_the_corrupt_prompt_is_what_is_left(name: str) -> No
     scores = on_worker(hand.task, lambda: eap(hand.task))
     assert abs(scores.corrupt - corrupt) < EXACT * hand.largest
     assert abs(scores.clean - hand.level) < EXACT * hand.largest
+
+
+@pytest.mark.parametrize("how", ["corrupt", "zero"])
+@pytest.mark.parametrize("name", [*MODELS, "gemma", "opt", "gptj"])
+def test_to_cut_all_that_a_source_is_read_by_is_to_replace_what_it_writes(
+    name: str, how: Replacement
+) -> None:
+    """On every kind of block; and what is left when everything is replaced is the other prompt."""
+    task = task_with(name)
+    table = components(task.engine.model.anatomy)
+
+    def measure() -> tuple[Tensor, Tensor]:
+        *_, replaced = component_effects(task, how)
+        runs = edge_runs(task, how)
+        sources = {site.address: place for place, site in enumerate(runs.graph.sources)}
+        cuts = []
+        for site in table.values():
+            cut = torch.zeros_like(runs.graph.exists)
+            cut[:, sources[str(site)]] = True
+            cuts.append(cut)
+        *_, (_, found) = cut_levels(task, runs, [*cuts, runs.graph.exists])
+        truth = [float(replaced.values[place]) + replaced.baseline for place in table]
+        last = [level(task, side="corrupt") if how == "corrupt" else float(found[-1])]
+        return found, torch.tensor([*truth, *last])
+
+    found, truth = on_worker(task, measure)
+    largest = float(on_worker(task, lambda: task.base().logits((-1,))).abs().max())
+    assert truth.max() - truth.min() > SEEN * largest
+    assert (found - truth).abs().max() < EXACT * largest
 
 
 # ------------------------------------------------------------------------------- estimates
@@ -407,13 +453,13 @@ def test_scores_of_edges_into_the_logits_are_direct_effects_with_the_norm_linear
     scores = on_worker(hand.task, lambda: eap(hand.task))
     read = hand.plain.read["logits"]
 
-    def level(stream: Tensor) -> Tensor:
+    def measured(stream: Tensor) -> Tensor:
         return hand.metric(hand.written.unembed(stream)).mean()
 
     for source in range(len(scores.graph.sources)):
         address = scores.graph.sources[source].address
         apart = hand.other.wrote[address] - hand.plain.wrote[address]
-        change = torch.func.jvp(level, (read,), (apart,))[1].detach()
+        change = torch.func.jvp(measured, (read,), (apart,))[1].detach()
         assert abs(float(change - scores.values[-1, source])) < EXACT * hand.largest
 
 
