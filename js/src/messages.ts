@@ -1132,6 +1132,15 @@ export interface Selection {
    * Nodes and edges that were switched in and out by hand.
    */
   removed: string[];
+  /**
+   * uint8 [edges], as many as the graph has, in its order: 1 in the circuit, 2 taken out of it by
+   * hand, 0 not in it.
+   */
+  inside: {
+    buffer: number;
+    dtype: "float32" | "float16" | "float64" | "uint8" | "int32" | "bool";
+    shape: number[];
+  } | null;
   notes: NodeNote[];
 }
 /**
@@ -1213,6 +1222,10 @@ export interface PatchingMap {
   done: number;
   total: number;
   pairs: number;
+  /**
+   * How much it costs.
+   */
+  note: string;
 }
 /**
  * Scores of all edges: what replacing what an edge carries does to the metric, estimated.

@@ -14,18 +14,26 @@ from math import isnan
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from patchclamp.engine.edges import Graph
-from patchclamp.errors import InputError, MetricError, ModelError
+from patchclamp.errors import InputError, MetricError, ModelError, PatchclampError, Stopped
 from patchclamp.methods.acdc import acdc
 from patchclamp.methods.circuit import Circuit, Selection, circuit_of
 from patchclamp.methods.edge_attribution import EdgeScores, eap_ig, ends
 from patchclamp.methods.edge_effect import EdgeEffect, edge_effect
-from patchclamp.methods.faithfulness import Checked, Curve, check, faithfulness_curve, sizes_of
+from patchclamp.methods.faithfulness import (
+    SEEDS,
+    Checked,
+    Curve,
+    check,
+    faithfulness_curve,
+    sizes_of,
+)
 from patchclamp.methods.path_patching import edge_runs, exact_edges
 from patchclamp.sites import Site
 
 from . import ablations, rows
 from . import circuit_pictures as pictures
 from . import messages as say
+from .circuit_code import circuit_code
 from .component_view import SETTLED_AFTER, ComponentView, Declared, Kept, one_of
 from .messages import Finder, MetricKind, Replacement
 from .pace import Settled
@@ -46,6 +54,7 @@ _KEPT_CHECKS = 64
 _FIRST_SHARE = 10  # the circuit shown first has a tenth of the edges
 MEASURED_EDGES = 60
 """So many of the strongest edges are measured exactly once all are scored."""
+LOADS = 'ablator.load_circuit("circuit.json")  # the file that was loaded'
 NO_CIRCUIT = "No circuit has been looked for yet: find one first (ablator.find())."
 
 
@@ -57,6 +66,25 @@ class _Running:
     runs: "EdgeRuns"
     clean: float
     corrupt: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is looked for, and how: the arguments of :meth:`CircuitAblator.find`."""
+
+    method: Finder = "eap-ig"
+    of: "Of" = "edges"
+    how: Replacement = "corrupt"
+    steps: int = 5
+    threshold: float | None = None
+    runs: int = 500
+
+    @property
+    def code(self) -> str:
+        """The call that does it."""
+        own = {"eap-ig": ["steps"], "acdc": ["threshold", "runs"]}.get(self.method, [])
+        named = "".join(f", {name}={getattr(self, name)!r}" for name in own)
+        return f'ablator.find("{self.method}", of="{self.of}", how="{self.how}"{named})'
 
 
 class CircuitAblator(ComponentView, bundle="circuit-ablator"):
@@ -85,6 +113,8 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
     def __init__(self, *args: Any, **options: Any) -> None:
         self._edges_known: Graph | None = None
         self._finds = itertools.count(1)
+        self._searching: list[pictures.Found] = []
+        self._stopped_search: list[pictures.Found] | None = None
         self._arrived: pictures.Found | None = None
         self._found: Kept[pictures.Found] | None = None
         self._running: _Running | None = None
@@ -138,10 +168,10 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             InputError: when there is no corrupt prompt where one is needed.
             MetricError: when the metric has no gradient, or is no number.
         """
-        ask = self._asked(method, of, how, steps, threshold, runs)
+        search = self._asked(Search(method, of, how, steps, threshold, runs))
         self._stop_tasks(lambda name: name in {"find", "faithful"})
         submit = self._session.submit
-        self._take(submit(self._find_job(*ask), priority="sweep").result())
+        self._take(submit(self._find_job(search, []), priority="sweep").result())
         submit(self._exact_job(), priority="sweep").result()
         self._push_graph(always=True)
         return self.edges
@@ -302,6 +332,19 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         if self._predicts and self._checkable() is not None:
             self._session.submit(self._check_job()).result()
 
+    def stop(self) -> None:
+        """End the view's long work where it is; what was measured stays."""
+        self._stopped_search = self._searching
+        super().stop()
+
+    def circuit_code(self) -> str:
+        """The circuit as Python that finds, chooses and checks it again.
+
+        Raises:
+            InputError: when there is none.
+        """
+        return circuit_code(self._session, self._need().value.asked, self._selection())
+
     # --- gestures from the page -------------------------------------------------------------------
     def _on_find(self, message: say.Find) -> None:
         self._refuse_encoders("method")
@@ -309,18 +352,28 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             self._graph()
         with rows.about("how"):
             self._check_how(message.how)
-        ask = self._asked(
-            message.method, message.of, message.how, message.steps, message.threshold, message.runs
+        search = self._asked(
+            Search(
+                message.method,
+                message.of,
+                message.how,
+                message.steps,
+                message.threshold,
+                message.runs,
+            )
         )
         self._stop_tasks(lambda name: name in {"find", "faithful"})
+        so_far: list[pictures.Found] = []
+        self._searching = so_far
         pairs = self._declared().task.n_pairs
-        prompts = "" if pairs == 1 else f" on {pairs} prompts"
         self._start(
             "find",
-            f"scoring {self._graph().n_edges:,} edges{prompts}",
-            self._find_job(*ask),
+            f"scoring {self._graph().n_edges:,} edges: about {_passes(search):,} whole passes"
+            + (f" of all {pairs} prompts" if pairs > 1 else ""),
+            self._find_job(search, so_far),
             then=self._has_arrived,
             priority="sweep",
+            failed=lambda error: self._has_failed(error, so_far),
         )
 
     def _on_size(self, message: say.Size) -> None:
@@ -355,9 +408,10 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
     def _on_check(self, _message: say.Check) -> None:
         self._need()
         self._stop_tasks(lambda name: name == "faithful")
+        sizes = len(sizes_of(self._need().value.scores.total(self._selection().of)))
         self._start(
             "faithful",
-            "measuring circuits of all sizes",
+            f"measuring {sizes * (2 + SEEDS)} circuits: about two whole passes each",
             self._curve_job(),
             then=lambda _none: None,
             priority="sweep",
@@ -418,23 +472,15 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             return str(error)
         return None
 
-    def _asked(
-        self,
-        method: Finder,
-        of: "Of",
-        how: Replacement,
-        steps: int,
-        threshold: float | None,
-        runs: int,
-    ) -> "tuple[Finder, Of, Replacement, int, float | None, int]":
+    def _asked(self, search: Search) -> Search:
         """What is to be looked for, when it can be."""
         if not self._predicts:
             raise ModelError(NO_PREDICTION)
-        one_of(method, get_args(Finder), "method")
-        one_of(of, ("edges", "nodes"), "kind of circuit")
+        one_of(search.method, get_args(Finder), "method")
+        one_of(search.of, ("edges", "nodes"), "kind of circuit")
         self._graph()
-        self._check_how(how)
-        return method, "nodes" if method == "attribution" else of, how, steps, threshold, runs
+        self._check_how(search.how)
+        return replace(search, of="nodes") if search.method == "attribution" else search
 
     def _need(self) -> Kept[pictures.Found]:
         if self._found is None:
@@ -475,7 +521,7 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         }
         said = "This circuit was loaded: what it was found on may be other prompts than these."
         selection = Selection(len(circuit.edges), notes=circuit.notes)
-        return pictures.Found(next(self._finds), scores, selection, exact, (said,))
+        return pictures.Found(next(self._finds), scores, selection, exact, LOADS, (said,))
 
     def _circuit_now(self, found: pictures.Found, selection: Selection) -> Circuit:
         """The circuit as it is, with what was measured of it."""
@@ -523,6 +569,14 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         with self._lock:
             self._arrived = found
         self._adopt_due.touch()
+
+    def _has_failed(self, error: PatchclampError, so_far: list[pictures.Found]) -> None:
+        """Stopped by hand, it keeps what it has; a newer search, or another prompt, wants none."""
+        if not isinstance(error, Stopped):
+            self._say_error(error, self._session.revision)
+        elif so_far and self._stopped_search is so_far:
+            said = "It was stopped before it was finished."
+            self._has_arrived(replace(so_far[0], said=(*so_far[0].said, said)))
 
     def _adopt(self) -> None:
         with self._lock:
@@ -593,45 +647,47 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         return self._kept_task(declared.task.without_stack())
 
     def _find_job(
-        self,
-        method: Finder,
-        of: "Of",
-        how: Replacement,
-        steps: int,
-        threshold: float | None,
-        runs: int,
+        self, search: Search, so_far: list[pictures.Found]
     ) -> Callable[[ShouldStop], Any]:
+        """Score all edges; what is there when it is stopped is the last of `so_far`."""
+
         def job(should_stop: ShouldStop) -> Generator[None, None, pictures.Found]:
-            declared = self._declared()
+            declared, how = self._declared(), search.how
             task = self._bare(declared)
-            if method == "acdc":
-                total = runs
-                finding = acdc(task, how, threshold=threshold, runs=runs, should_stop=should_stop)
+            if search.method == "acdc":
+                total, bound = search.runs, search.threshold
+                finding = acdc(task, how, threshold=bound, runs=total, should_stop=should_stop)
             else:
-                total = steps if method == "eap-ig" else 1
+                total = search.steps if search.method == "eap-ig" else 1
                 finding = eap_ig(task, how, steps=total, should_stop=should_stop)
-            for done, found in finding:
-                scores = replace(found, method=method)
+            for done, scores in finding:
+                scored = replace(scores, method=search.method)
+                so_far[:] = [self._as_found(declared, scored, search)]
                 self._say_progress("find", done, total)
                 yield
-            return self._as_found(declared, scores, of)
+            return so_far[0]
 
         return job
 
-    def _as_found(self, declared: Declared, scores: EdgeScores, of: "Of") -> pictures.Found:
+    def _as_found(self, declared: Declared, scores: EdgeScores, search: Search) -> pictures.Found:
         """What was found, with the circuit that is shown first."""
-        said = []
+        said, of = [], search.of
         if declared.task.stack:
             said.append("The circuit is one of the model as it is: the stack does not act in it.")
-        chosen = Selection.chosen_size(scores)
-        if chosen is None:
+        size = Selection.chosen_size(scores)
+        if size is None:
             size = max(1, round(scores.total(of) / _FIRST_SHARE))
             said.append(f"First shown: the strongest {100 // _FIRST_SHARE} % of the {of}.")
         else:
-            size = chosen
             of = "edges"
         return pictures.Found(
-            next(self._finds), scores, Selection(size, of), {}, tuple(said), declared.bare_key
+            next(self._finds),
+            scores,
+            Selection(size, of),
+            {},
+            search.code,
+            tuple(said),
+            declared.bare_key,
         )
 
     def _exact_job(self) -> Callable[[ShouldStop], Any]:
@@ -810,8 +866,7 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         found, chosen = self._found, self._session.circuit
         if not isinstance(chosen, Selection):
             return None
-        edges = 0 if found is None else found.value.edges_of(chosen)
-        return pictures.selection(chosen, edges)
+        return pictures.selection(chosen, None if found is None else found.value)
 
     def _everything(self) -> say.AblatorBody:
         self._follow_input()
@@ -857,3 +912,12 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             ("graph", {"graph": None, "checked": None, "faithful": None}),
             ("map", {"map": None}),
         ]
+
+
+def _passes(search: Search) -> int:
+    """About how many whole passes a search takes: forward, backward, and the corrupt prompts."""
+    return (
+        search.runs * 2
+        if search.method == "acdc"
+        else 2 + 3 * (search.steps if search.method == "eap-ig" else 1)
+    )

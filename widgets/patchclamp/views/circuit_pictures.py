@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ class Found:
         scores: of all edges.
         selection: the circuit that is shown first.
         exact: measured effects by (reader, source).
+        asked: the call that found it.
         said: what a reader must know, sentence by sentence.
         key: what the edges were scored on; None where that was elsewhere.
     """
@@ -44,6 +45,7 @@ class Found:
     scores: EdgeScores
     selection: Selection
     exact: Mapping[tuple[int, int], float]
+    asked: str
     said: tuple[str, ...] = ()
     key: Hashable = None
     _counts: dict[Hashable, int] = field(default_factory=dict, repr=False)
@@ -66,6 +68,13 @@ class Found:
         if key not in self._counts:
             self._counts[key] = int(selection.mask(self.scores).sum())
         return self._counts[key]
+
+    def inside(self, selection: Selection) -> "NDArray[np.uint8]":
+        """Of each edge that is shown: 1 in the circuit, 2 taken out of it by hand, 0 not in it."""
+        kept = selection.mask(self.scores)
+        whole = replace(selection, removed=frozenset()).mask(self.scores)
+        marks = kept.int() + 2 * (whole & ~kept).int()
+        return np.asarray([int(marks[at]) for at in self.strongest], dtype=np.uint8)
 
     def note(self) -> str:
         """All that a reader must know."""
@@ -121,13 +130,14 @@ class Found:
         return table
 
 
-def selection(chosen: Selection, edges: int) -> say.Selection:
+def selection(chosen: Selection, found: Found | None) -> say.Selection:
     """Which edges are in the circuit, for the page."""
     return say.Selection(
         size=chosen.size,
-        edges=edges,
+        edges=0 if found is None else found.edges_of(chosen),
         added=sorted(chosen.added),
         removed=sorted(chosen.removed),
+        inside=None if found is None else found.inside(chosen),
         notes=[
             say.NodeNote(address=n.address, pinned=n.pinned, name=n.name, group=n.group)
             for n in chosen.notes

@@ -120,20 +120,47 @@ class Effects:
         return found.loc[order].reset_index(drop=True)
 
 
-def patching(found: Patched, revision: int, columns: Sequence[str], pairs: int) -> say.PatchingMap:
-    """Patching for the page; the columns are the tokens of the prompt shown, or heads."""
-    return say.PatchingMap(
-        revision=revision,
-        direction=found.direction,
-        over=found.over,
-        columns=list(columns),
-        clean=found.clean,
-        corrupt=found.corrupt,
-        values=floats(found.values),
-        done=found.done,
-        total=found.total,
-        pairs=pairs,
-    )
+@dataclass(frozen=True, eq=False)
+class Patching:
+    """Patching as far as it is measured.
+
+    Attributes:
+        found: what is measured.
+        pairs: how many prompt pairs it is averaged over.
+        note: what it costs.
+    """
+
+    found: Patched
+    pairs: int
+    note: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left to measure."""
+        return self.found.done == self.found.total
+
+    def message(self, revision: int, tokens: Sequence[str]) -> say.PatchingMap:
+        """For the page; `tokens` are the prompt's that is shown."""
+        found = self.found
+        _, n_columns = found.values.shape
+        columns = [str(position) for position in range(n_columns)]  # of a prompt that is no more
+        if found.over == "head":
+            columns = [f"H{head}" for head in range(n_columns)]
+        elif len(tokens) == n_columns:
+            columns = list(tokens)
+        return say.PatchingMap(
+            revision=revision,
+            direction=found.direction,
+            over=found.over,
+            columns=columns,
+            clean=found.clean,
+            corrupt=found.corrupt,
+            values=floats(found.values),
+            done=found.done,
+            total=found.total,
+            pairs=self.pairs,
+            note=self.note,
+        )
 
 
 def patching_frame(found: Patched, tokens: Sequence[str]) -> "pd.DataFrame":

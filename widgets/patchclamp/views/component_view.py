@@ -25,7 +25,7 @@ from patchclamp.methods.ablation import (
     into_mlp,
     why_no_estimate,
 )
-from patchclamp.methods.activation_patching import Patched, activation_patching
+from patchclamp.methods.activation_patching import activation_patching, patching_cost
 from patchclamp.methods.interaction import Interaction, interaction
 from patchclamp.methods.levels import level
 from patchclamp.methods.metric import KL, LogitDifference, LogProb, Loss, Metric
@@ -124,7 +124,7 @@ class ComponentView(StackView):
         self._held_at = -1
         self._maps: OrderedDict[Hashable, Kept[pictures.Effects]] = OrderedDict()
         self._halted: Hashable = None
-        self._patched: dict[Kind, Kept[Patched]] = {}
+        self._patched: dict[Kind, Kept[pictures.Patching]] = {}
         self._said_at: dict[Hashable, float] = {}
         self._mapping: Hashable = None
         self._before_solo: tuple[frozenset[Site], Any, Any] | None = None
@@ -252,7 +252,9 @@ class ComponentView(StackView):
         self._check_how("corrupt")
         self._stop_tasks(lambda name: name == "patching")
         self._session.submit(self._patching_job(direction, over), priority="sweep").result()
-        return pictures.patching_frame(self._patched[direction, over].value, self._token_texts())
+        return pictures.patching_frame(
+            self._patched[direction, over].value.found, self._token_texts()
+        )
 
     def interaction(
         self, a: str | Sequence[str], b: str | Sequence[str], how: Replacement = "mean"
@@ -631,13 +633,14 @@ class ComponentView(StackView):
     def _patching_job(self, direction: Direction, over: Over) -> Callable[[ShouldStop], Any]:
         def job(should_stop: ShouldStop) -> Generator[None, None, None]:
             declared = self._declared()
-            for found in activation_patching(
-                declared.task, direction, over, should_stop=should_stop
-            ):
-                kept = Kept(declared.key, declared.revision, found)
+            task = declared.task
+            note = pictures.cost_in_words(patching_cost(task, over), task.n_pairs)
+            for found in activation_patching(task, direction, over, should_stop=should_stop):
+                patching = pictures.Patching(found, task.n_pairs, note)
                 with self._lock:
+                    kept = Kept(declared.key, declared.revision, patching)
                     self._patched[direction, over] = kept
-                self._push_patching((direction, over), always=found.done == found.total)
+                self._push_patching((direction, over), always=patching.whole)
                 self._say_progress("patching", found.done, found.total)
                 yield
 
@@ -681,16 +684,8 @@ class ComponentView(StackView):
 
     def _patching_map(self, kind: Kind, declared: Declared) -> say.PatchingMap:
         kept = self._patched[kind]
-        _, n_columns = kept.value.values.shape
-        tokens = self._token_texts()
-        if kind[1] == "head":
-            columns = [f"H{head}" for head in range(n_columns)]
-        elif len(tokens) == n_columns:
-            columns = tokens
-        else:  # of a prompt that is no more
-            columns = [str(position) for position in range(n_columns)]
         revision = self._revision_of("patching", kept, declared)
-        return pictures.patching(kept.value, revision, columns, declared.task.n_pairs)
+        return kept.value.message(revision, self._token_texts())
 
     def _token_texts(self) -> list[str]:
         return [token.text for token in self._session.tokens]

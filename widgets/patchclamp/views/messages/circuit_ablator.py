@@ -231,6 +231,9 @@ class Selection(Message):
     added: list[str]
     removed: list[str]
     """Nodes and edges that were switched in and out by hand."""
+    inside: Array | None = None
+    """uint8 [edges], as many as the graph has, in its order: 1 in the circuit, 2 taken out of it by
+    hand, 0 not in it."""
     notes: list[NodeNote]
 
 
@@ -306,6 +309,8 @@ class PatchingMap(Message):
     done: int
     total: int
     pairs: int
+    note: str
+    """How much it costs."""
 
 
 class Graph(Message):
