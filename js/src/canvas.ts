@@ -1,5 +1,5 @@
 // What every drawing function needs from a canvas.
-import { css, type Rgb } from "./colour";
+import { css, type Rgb, type Theme } from "./colour";
 
 export interface Surface {
   pen: CanvasRenderingContext2D;
@@ -41,4 +41,30 @@ export function drawBar(canvas: HTMLCanvasElement, colour: (share: number) => Rg
     on.pen.fillRect(x, 0, 1, canvas.height);
   }
   return true;
+}
+
+/** Words in a box beside a square of the canvas, and inside the canvas. */
+export function drawTip(
+  on: Surface,
+  words: string,
+  beside: { x: number; y: number; width: number; height: number },
+  family: string,
+  theme: Theme,
+): void {
+  const { pen, width, unit } = on;
+  pen.font = `${11 * unit}px ${family}`;
+  const wide = pen.measureText(words).width + 8 * unit;
+  const tall = 17 * unit;
+  const at = Math.max(0, Math.min(width - wide, beside.x + beside.width / 2 - wide / 2));
+  const above = beside.y - tall - 3;
+  const down = above >= 0 ? above : beside.y + beside.height + 3;
+  pen.fillStyle = css(theme.background);
+  pen.fillRect(at, down, wide, tall);
+  pen.lineWidth = 1;
+  pen.strokeStyle = css(theme.ink, 0.4);
+  pen.strokeRect(Math.round(at) + 0.5, Math.round(down) + 0.5, Math.round(wide) - 1, tall - 1);
+  pen.fillStyle = css(theme.ink);
+  pen.textBaseline = "middle";
+  pen.textAlign = "left";
+  pen.fillText(words, at + 4 * unit, down + tall / 2);
 }

@@ -27,6 +27,18 @@ export function set(element: Element, attributes: Record<string, Attribute>): vo
   }
 }
 
+/** An element of an SVG. */
+export function s<Tag extends keyof SVGElementTagNameMap>(
+  tag: Tag,
+  attributes: Record<string, Attribute> = {},
+  ...children: (Node | string)[]
+): SVGElementTagNameMap[Tag] {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  set(element, attributes);
+  element.append(...children);
+  return element;
+}
+
 /** Replaces an element's text only when it differs, so that selections and live regions rest. */
 export function say(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;

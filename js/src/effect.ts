@@ -20,8 +20,34 @@ export function effectScale(effects: Iterable<Effect>): number {
   return scale;
 }
 
+/** A bar from zero to a value, on an axis that has zero in its middle. */
+export interface SignedBar {
+  element: HTMLElement;
+  /** `scale` is the value at the axis' ends; NaN draws nothing. */
+  update(value: number, scale: number, theme: Theme): void;
+}
+
+export function signedBar(...more: HTMLElement[]): SignedBar {
+  const bar = h("span", { class: "pc-effect-bar" });
+  return {
+    element: h("span", { class: "pc-axis", "aria-hidden": "true" }, bar, ...more),
+    update(value, scale, theme) {
+      const known = Number.isFinite(value) && scale > 0;
+      placeBar(bar, 0, known ? Math.max(-1, Math.min(1, value / scale)) : 0);
+      bar.style.backgroundColor = css(redBlue(value < 0 ? -1 : 1, theme));
+    },
+  };
+}
+
+/** From and to on an axis that goes from -1 to 1. */
+export function placeBar(bar: HTMLElement, from: number, to: number): void {
+  const [left, right] = [Math.min(from, to), Math.max(from, to)];
+  bar.style.left = `${50 + 50 * left}%`;
+  bar.style.width = `${50 * (right - left)}%`;
+}
+
 export function effectCell(): EffectCell {
-  const own = h("span", { class: "pc-effect-bar" });
+  const own = signedBar();
   const random = h("span", { class: "pc-control-bar" });
   const interval = h("span", { class: "pc-interval" });
   const effectValue = h("span", { class: "pc-number" });
@@ -39,17 +65,12 @@ export function effectCell(): EffectCell {
     h(
       "div",
       { class: "pc-effect-line" },
-      h("span", { class: "pc-axis", "aria-hidden": "true" }, own),
+      own.element,
       h("span", { class: "pc-effect-name" }, "effect"),
       effectValue,
     ),
     controlLine,
   );
-  const place = (bar: HTMLElement, from: number, to: number) => {
-    const [left, right] = [Math.min(from, to), Math.max(from, to)];
-    bar.style.left = `${50 + 50 * left}%`;
-    bar.style.width = `${50 * (right - left)}%`;
-  };
   return {
     element,
     update(effect, scale, waiting, theme) {
@@ -59,24 +80,24 @@ export function effectCell(): EffectCell {
       if (effect === null) {
         say(effectValue, none);
         say(controlValue, none);
-        for (const bar of [own, random, interval]) place(bar, 0, 0);
+        own.update(Number.NaN, scale, theme);
+        for (const bar of [random, interval]) placeBar(bar, 0, 0);
         set(element, { title: "Not measured" });
         return;
       }
-      place(own, 0, effect.effect / scale);
-      own.style.backgroundColor = css(redBlue(effect.effect < 0 ? -1 : 1, theme));
+      own.update(effect.effect, scale, theme);
       say(effectValue, signed(effect.effect));
       const { control } = effect;
       if (control === null) {
-        for (const bar of [random, interval]) place(bar, 0, 0);
+        for (const bar of [random, interval]) placeBar(bar, 0, 0);
         say(controlValue, none);
         set(element, {
           title: `Alone, this row changes the metric by ${exact(effect.effect)}.\nThere is no random control for it.`,
         });
         return;
       }
-      place(random, 0, control.median / scale);
-      place(interval, control.low / scale, control.high / scale);
+      placeBar(random, 0, control.median / scale);
+      placeBar(interval, control.low / scale, control.high / scale);
       const [median, low, high] = alike([control.median, control.low, control.high]);
       say(controlValue, `${median} [${low}, ${high}]`);
       set(element, {

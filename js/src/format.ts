@@ -44,6 +44,16 @@ export function exact(value: number): string {
   return String(value).replace("-", MINUS);
 }
 
+/** A number that came as float32, to the digits that it has. */
+export function single(value: number): string {
+  if (!Number.isFinite(value) || Math.fround(value) !== value) return exact(value);
+  for (let digits = 6; digits < 9; digits++) {
+    const text = value.toPrecision(digits);
+    if (Math.fround(Number(text)) === value) return exact(Number(text));
+  }
+  return exact(Number(value.toPrecision(9)));
+}
+
 /** What a person typed as a number: accepts the real minus sign and a decimal comma. */
 export function parse(text: string): number | null {
   const plain = text.trim().replace(/[−–]/g, "-").replace(/^\+/, "");

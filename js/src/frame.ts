@@ -392,35 +392,46 @@ export function createFrame({ model, el, signal }: Host, inner: Inner): Frame {
   };
 }
 
-/** A button that copies the stack as Python, and the text to copy by hand where a page may not. */
+/** What is copied as Python: the stack, unless somebody says otherwise. */
+export interface Copied {
+  ask(): Promise<string>;
+  title: string;
+  /** "The stack as Python". */
+  name: string;
+  /** Where the text is shown, "the stack". */
+  below: string;
+}
+
+/** A button that copies as Python, and the text to copy by hand where a page may not. */
 export function codeCopy(
   signal: AbortSignal,
   frame: Pick<Frame, "requests" | "complain" | "announce">,
+  { ask, title, name, below }: Copied = {
+    ask: async () => (await frame.requests.ask({ kind: "code" })).text,
+    title: "Python that does the same with TransformerLens alone",
+    name: "The stack as Python",
+    below: "the stack",
+  },
 ): { button: HTMLButtonElement; listing: HTMLElement } {
-  const code = button(
-    "copy as code",
-    { "data-live": true, title: "Python that does the same with TransformerLens alone" },
-    () => void copyCode(),
-    signal,
-  );
+  const code = button("copy as code", { "data-live": true, title }, () => void copyCode(), signal);
   const listing = h("textarea", {
     class: "pc-input pc-textarea pc-code",
     readonly: true,
     rows: 12,
-    "aria-label": "The stack as Python",
+    "aria-label": name,
     hidden: true,
   });
 
   async function copyCode(): Promise<void> {
     try {
-      const { text: python } = await frame.requests.ask({ kind: "code" });
+      const python = await ask();
       frame.complain("");
       const done = await copy(python);
       listing.value = python;
       set(listing, { hidden: done });
       if (!done) listing.select();
       frame.announce(
-        done ? "Copied as Python" : "The page may not copy; the code is shown below the stack",
+        done ? "Copied as Python" : `The page may not copy; the code is shown below ${below}`,
       );
       if (done) {
         say(code, "copied");

@@ -2,7 +2,7 @@
 // order of a score. Click locks, double-click solos, arrows move.
 //
 // Classes: .pc-heads (position: relative, focusable) > canvas.pc-heads-cells, canvas.pc-heads-over
-import { onResize, surface } from "./canvas";
+import { drawTip, onResize, surface } from "./canvas";
 import { css, LIGHT, type Theme } from "./colour";
 import { h } from "./dom";
 import { codePixels, type HeatScale, mix, pixelOf } from "./heat-bar";
@@ -362,8 +362,8 @@ export function headsGrid(signal: AbortSignal, actions: HeadsActions): HeadsGrid
   const paintOver = () => {
     const on = surface(over);
     if (on === null) return;
-    const { pen, width } = on;
-    const { side, unit } = layout;
+    const { pen } = on;
+    const { side } = layout;
     const style = getComputedStyle(over);
     const accent = style.getPropertyValue("--pc-accent").trim() || "#1976d2";
     const chosen = indexOf(picture.selected);
@@ -379,23 +379,8 @@ export function headsGrid(signal: AbortSignal, actions: HeadsActions): HeadsGrid
     pen.strokeStyle = css(theme.ink);
     pen.lineWidth = 1;
     pen.strokeRect(x - 0.5, y - 0.5, side + 1, side + 1);
-    // The address, beside the square and inside the grid.
     const words = [addressOf(hovered), picture.note(hovered)].filter((word) => word !== "");
-    const text = words.join("  ");
-    pen.font = `${11 * unit}px ${style.fontFamily}`;
-    const wide = pen.measureText(text).width + 8 * unit;
-    const tall = 17 * unit;
-    const at = Math.max(0, Math.min(width - wide, x + side / 2 - wide / 2));
-    const above = y - tall - 3;
-    const down = above >= 0 ? above : y + side + 3;
-    pen.fillStyle = css(theme.background);
-    pen.fillRect(at, down, wide, tall);
-    pen.strokeStyle = css(theme.ink, 0.4);
-    pen.strokeRect(Math.round(at) + 0.5, Math.round(down) + 0.5, Math.round(wide) - 1, tall - 1);
-    pen.fillStyle = css(theme.ink);
-    pen.textBaseline = "middle";
-    pen.textAlign = "left";
-    pen.fillText(text, at + 4 * unit, down + tall / 2);
+    drawTip(on, words.join("  "), { x, y, width: side, height: side }, style.fontFamily, theme);
   };
 
   const on = <Name extends keyof HTMLElementEventMap>(

@@ -54,6 +54,26 @@ export function fileName(parts: readonly string[], ending: "svg" | "png"): strin
   return `${safe.filter((part) => part !== "").join("-")}.${ending}`;
 }
 
+/** An SVG of the page as a file: its colours are its own, so only a ground and words are added. */
+export function pageSvg(
+  drawn: { svg: SVGSVGElement; width: number; height: number },
+  caption: Caption,
+): string {
+  const head = PAD + 22;
+  const inner = new XMLSerializer().serializeToString(drawn.svg);
+  return svgDocument(
+    drawn.width + 2 * PAD,
+    drawn.height + head + PAD,
+    caption,
+    "",
+    [],
+    [
+      text(caption.title, PAD, PAD + 8, `fill="${css(caption.theme.ink)}" font-size="13"`),
+      `<g transform="translate(${PAD} ${head})">${inner}</g>`,
+    ],
+  );
+}
+
 // --- parts of a picture ----------------------------------------------------------------------------
 
 export const BAR = 320; // a colour bar with its words

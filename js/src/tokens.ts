@@ -38,6 +38,8 @@ export interface Shade {
   colour(value: number): Rgb;
   /** What is shown, for the legend. */
   legend: string;
+  /** What is said of a token's value in words, "effect −0.41"; absent: how far it moved. */
+  says?(value: number): string;
 }
 
 export interface TokenStripActions {
@@ -163,20 +165,30 @@ export function tokenStrip(
 
   const name = () => {
     const { unit } = MOVED[movedAs];
+    const says = other?.says;
+    const values = says === undefined ? moved : (other?.values ?? null);
+    const spoken = says ?? ((value: number) => `moved ${short(value)}${unit}`);
+    const shown = says ?? ((value: number) => `moved ${exact(value)}${unit}`);
     chips.forEach((chip, i) => {
       const token = tokens[i] as PromptToken;
-      const value = moved?.[i];
+      const value = values?.[i];
       const words = token.bos ? "BOS, beginning of sequence" : quoted(token.text);
       set(chip, {
         "aria-selected": chosen.has(token.position) ? "true" : "false",
         "aria-label": `${token.position}: ${words}${
-          value === undefined ? "" : `, moved ${short(value)}${unit}`
+          value === undefined ? "" : `, ${spoken(value)}`
         }`,
         title: `position ${token.position}, token ${token.id} ${token.bos ? token.text : words}${
-          value === undefined ? "" : `\nmoved ${exact(value)}${unit}`
+          value === undefined ? "" : `\n${shown(value)}`
         }`,
       });
     });
+  };
+
+  /** Words are for reading: they may come when things rest. */
+  const soonNamed = () => {
+    clearTimeout(later);
+    later = setTimeout(name, REST);
   };
 
   const choose = (index: number, extend: boolean) => {
@@ -282,15 +294,12 @@ export function tokenStrip(
       scale = settled || !same ? wanted : Math.max(scale, wanted);
       shade();
       if (!same) name();
-      else {
-        // Words are for reading: they may come when things rest.
-        clearTimeout(later);
-        later = setTimeout(name, REST);
-      }
+      else soonNamed();
     },
     shade(next) {
       other = next;
       shade();
+      if (other?.says !== undefined) soonNamed();
     },
     point(positions) {
       for (const at of pointed) set(chips[at] ?? list, { "data-pointed": null });

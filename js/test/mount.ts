@@ -1,9 +1,12 @@
 // A view on the test page, with its fake kernel behind it.
 import "../src/attention-inspector.css";
+import "../src/circuit-ablator.css";
 import "../src/neuron-clamp.css";
 import { onTestFinished, vi } from "vitest";
 import inspector from "../src/attention-inspector";
+import ablator from "../src/circuit-ablator";
 import clamp from "../src/neuron-clamp";
+import { FakeAblator, type FakeAblatorOptions } from "./fake-ablator";
 import { FakeInspector, type FakeInspectorOptions } from "./fake-inspector";
 import { FakeKernel, FakeModel, type FakeOptions } from "./fake-kernel";
 
@@ -25,6 +28,7 @@ interface HowShown {
 }
 export interface MountOptions extends FakeOptions, HowShown {}
 export interface InspectorOptions extends FakeInspectorOptions, HowShown {}
+export interface AblatorOptions extends FakeAblatorOptions, HowShown {}
 
 export async function mount(options: MountOptions = {}): Promise<Mounted> {
   const model = new FakeModel(options.saved ? {} : { live: true });
@@ -40,6 +44,16 @@ export async function mountInspector(
   const model = new FakeModel(options.saved ? {} : { live: true });
   const kernel = new FakeInspector(model, options);
   const mounted = { model, kernel, ...start(inspector, model, kernel, options) };
+  if (!options.silent) await until(() => !one(mounted.root, ".pc-body").hidden);
+  return mounted;
+}
+
+export async function mountAblator(
+  options: AblatorOptions = {},
+): Promise<Mounted & { kernel: FakeAblator }> {
+  const model = new FakeModel(options.saved ? {} : { live: true });
+  const kernel = new FakeAblator(model, options);
+  const mounted = { model, kernel, ...start(ablator, model, kernel, options) };
   if (!options.silent) await until(() => !one(mounted.root, ".pc-body").hidden);
   return mounted;
 }

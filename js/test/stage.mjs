@@ -16,6 +16,7 @@ await build({
     stage: join(here, "stage.ts"),
     clamp: join(here, "../src/neuron-clamp.css"),
     inspector: join(here, "../src/attention-inspector.css"),
+    ablator: join(here, "../src/circuit-ablator.css"),
   },
   outdir: site,
   bundle: true,
@@ -24,7 +25,7 @@ await build({
 });
 // What JupyterLab's two default themes say, as far as the view reads it.
 const page = `<!doctype html><html lang="en"><meta charset="utf-8"><title>stage</title>
-<link rel="stylesheet" href="inspector.css"><link rel="stylesheet" href="clamp.css"><style>
+<link rel="stylesheet" href="inspector.css"><link rel="stylesheet" href="ablator.css"><link rel="stylesheet" href="clamp.css"><style>
 body { margin: 12px; --jp-ui-font-family: system-ui, sans-serif; --jp-code-font-family: Menlo, "DejaVu Sans Mono", monospace;
  --jp-layout-color0:#fff; --jp-layout-color1:#fff; --jp-layout-color2:#eee; --jp-ui-font-color0:rgba(0,0,0,1);
  --jp-border-color2:#e0e0e0; --jp-brand-color1:#1976d2; background:#fff }
@@ -113,6 +114,66 @@ Object.assign(scenes, {
   "ai-large": {
     width: 1500,
     query: "scene=small",
+    act: (view) => view.getByRole("button", { name: "Large type" }).click(),
+  },
+});
+const pressCell = async (view, x, y) => {
+  await view.locator(".pc-component-map .pc-heat-cells").click({ position: { x, y } });
+  await view.waitForTimeout(100);
+};
+Object.assign(scenes, {
+  "ca-wide": { width: 1300, query: "scene=circuit" },
+  "ca-dark": { width: 1300, query: "scene=circuit&dark" },
+  "ca-narrow": { width: 520, query: "scene=circuit" },
+  "ca-narrow-dark": { width: 520, query: "scene=circuit&dark" },
+  "ca-medium": { width: 920, query: "scene=circuit" },
+  "ca-widest": { width: 1640, query: "scene=circuit" },
+  "ca-widest-dark": { width: 1640, query: "scene=circuit&dark" },
+  "ca-bare": { width: 1300, query: "scene=bare" },
+  "ca-alone": { width: 1300, query: "scene=alone" },
+  "ca-tiny": { width: 1300, query: "scene=tiny" },
+  "ca-saved": { width: 1300, query: "scene=circuit&saved" },
+  "ca-inside": {
+    width: 1640,
+    query: "scene=circuit",
+    async act(view) {
+      await pressCell(view, 120, 300);
+      await view.getByRole("button", { name: /Look inside/ }).click();
+      await view.waitForTimeout(500);
+      await view.locator(".pc-graph-box").scrollIntoViewIfNeeded();
+      const [x, y] = await view.evaluate(() => {
+        const path = document.querySelectorAll(".pc-edge-hit")[3];
+        const at = path.getPointAtLength(path.getTotalLength() / 3);
+        const { x, y } = at.matrixTransform(path.getScreenCTM());
+        return [x, y];
+      });
+      await view.mouse.move(x, y);
+      await view.waitForTimeout(700);
+    },
+  },
+  "ca-many": {
+    width: 1640,
+    query: "scene=circuit",
+    async act(view) {
+      await view.getByLabel("How many edges are drawn at most").selectOption("150");
+      await view.getByRole("radio", { name: "edges" }).last().check();
+      await view.waitForTimeout(900);
+    },
+  },
+  "ca-interaction": {
+    width: 1300,
+    query: "scene=circuit",
+    async act(view) {
+      await pressCell(view, 140, 140);
+      await view.getByRole("button", { name: "take as A what is selected" }).click();
+      await pressCell(view, 180, 260);
+      await view.getByRole("button", { name: "take as B what is selected" }).click();
+      await view.getByRole("button", { name: "measure", exact: true }).click();
+    },
+  },
+  "ca-large": {
+    width: 1600,
+    query: "scene=tiny",
     act: (view) => view.getByRole("button", { name: "Large type" }).click(),
   },
 });

@@ -1,6 +1,8 @@
 // The views on a page with their fake kernels, to look at while designing: `node js/test/stage.mjs`.
 import inspector from "../src/attention-inspector";
+import ablator from "../src/circuit-ablator";
 import clamp from "../src/neuron-clamp";
+import { FakeAblator, type FakeAblatorOptions } from "./fake-ablator";
 import { FakeInspector, type FakeInspectorOptions, REPEATED, tokensOf } from "./fake-inspector";
 import { FakeKernel, FakeModel, type FakeOptions, row } from "./fake-kernel";
 
@@ -96,6 +98,50 @@ const inspectors: Record<string, FakeInspectorOptions> = {
   },
 };
 
+const SMOLLM = { layers: 30, heads: 9, kvHeads: 3 };
+const ablated = (key: number, address: string, muted = false) =>
+  row({
+    key,
+    address,
+    op: "ablate",
+    how: "mean",
+    label: `ablate ${address} to its mean`,
+    value: null,
+    positions: "",
+    range: null,
+    sd: null,
+    mean: null,
+    peak: null,
+    observed: null,
+    muted,
+  });
+const ablators: Record<string, FakeAblatorOptions> = {
+  circuit: {
+    ...SMOLLM,
+    patched: true,
+    found: true,
+    curved: true,
+    rows: [ablated(1, "L12.H4"), ablated(2, "L20.mlp"), ablated(3, "L3.H1", true)],
+    selection: {
+      notes: [
+        { address: "L0.mlp", pinned: true, name: "subject", group: "early" },
+        { address: "L12.mlp", pinned: false, name: "", group: "early" },
+        { address: "L24.H5", pinned: true, name: "mover", group: "movers" },
+      ],
+    },
+  },
+  bare: { ...SMOLLM, mapped: false },
+  alone: {
+    layers: 12,
+    heads: 12,
+    pairs: false,
+    contrast: null,
+    mapped: true,
+    refusals: { corrupt: "There is no corrupt prompt; add one of as many tokens." },
+  },
+  tiny: { layers: 2, heads: 4, mlp: false, found: true, curved: true, patched: true, size: 12 },
+};
+
 const wanted = new URLSearchParams(location.search);
 const scene = wanted.get("scene") ?? "stack";
 const saved = wanted.has("saved");
@@ -103,7 +149,9 @@ const model = new FakeModel(saved ? {} : { live: true });
 const kernel =
   scene in inspectors
     ? new FakeInspector(model, inspectors[scene])
-    : new FakeKernel(model, clamps[scene] ?? {});
+    : scene in ablators
+      ? new FakeAblator(model, ablators[scene])
+      : new FakeKernel(model, clamps[scene] ?? {});
 if (saved) {
   model.traits.snapshot = JSON.parse(JSON.stringify(kernel.snapshot()));
   model.onSend = () => undefined;
@@ -111,7 +159,9 @@ if (saved) {
 Object.assign(globalThis, { kernel, model });
 if (wanted.has("dark")) document.body.dataset.jpThemeLight = "false";
 else document.body.dataset.jpThemeLight = "true";
-(kernel instanceof FakeInspector ? inspector : clamp).render({
+const view =
+  kernel instanceof FakeInspector ? inspector : kernel instanceof FakeAblator ? ablator : clamp;
+view.render({
   model: model as never,
   el: document.getElementById("view") as HTMLElement,
   signal: new AbortController().signal,
