@@ -179,7 +179,7 @@ class Graph:
     def _reader_places(self) -> dict[Site, int]:
         return {site: place for place, site in enumerate(self.readers)}
 
-    def hooks(self) -> list[str]:
+    def hook_points(self) -> list[str]:
         """The hook points where sources write: the first block's input, heads' z, MLPs' outputs."""
         return list(dict.fromkeys(self.hook(site) for site in self.sources))
 
@@ -214,7 +214,7 @@ class EdgeRuns:
     Args:
         batch: the inputs, and what acts besides.
         graph: the model's edges.
-        values: Float[item, pos, ...] by hook point of :meth:`Graph.hooks`, what outputs are
+        values: Float[item, pos, ...] by hook point of :meth:`Graph.hook_points`, what outputs are
             replaced by; the first two dimensions may be 1.
         first: the first position at which anything is replaced.
     """
@@ -391,7 +391,7 @@ class EdgeRuns:
     def _own(self, hook: str) -> Tensor:
         """What stands at a source's hook point in the inputs' own run."""
         if not self._clean:
-            self._clean.update(self.batch.capture(self.graph.hooks()))
+            self._clean.update(self.batch.capture(self.graph.hook_points()))
         return self._clean[hook]
 
 

@@ -49,7 +49,7 @@ def edge_runs(
     """
     graph = Graph.of(task.engine.model.anatomy)
     batch = task.base(stack=False)
-    values = task.replaced(graph.hooks(), how, seed=seed, should_stop=should_stop)
+    values = task.replaced(graph.hook_points(), how, seed=seed, should_stop=should_stop)
     first = int(batch.has_bos and batch.length > 1)
     if how == "corrupt":
         apart = (batch.ids != task.base("corrupt").ids).any(0).nonzero().flatten().tolist()
