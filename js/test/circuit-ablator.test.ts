@@ -293,14 +293,11 @@ test("another replacement is measured at once; corrupt values that cannot be had
 test("before anything is measured one button measures; cells fill in, the rest stays hatched", async () => {
   const { root, model, kernel } = await ready({ mapped: false });
   expect(one(root, ".pc-component-table").hidden).toBe(true);
-  kernel.held = true;
+  kernel.holdAt = 8;
   named(root, "measure what each one does").click();
   await until(() => sent(model, "survey").length === 1);
-  await until(() => one(map(root), ".pc-run:not([hidden])"));
-  kernel.held = false;
-  await until(() => kernel.mapDone >= 4);
-  kernel.held = true;
-  await until(() => /of 16 measured/.test(map(root).textContent ?? ""));
+  await until(() => /8 of 16 measured/.test(map(root).textContent ?? ""));
+  expect(one(map(root), ".pc-run").style.width).toBe("50%");
   await frames();
   const canvas = one<HTMLCanvasElement>(map(root), ".pc-heat-base");
   const seen = (address: string) => {
@@ -314,7 +311,7 @@ test("before anything is measured one button measures; cells fill in, the rest s
   };
   expect(seen("L0.H0")).toBe(1);
   expect(seen("L3.mlp")).toBeGreaterThan(1); // lines
-  kernel.held = false;
+  kernel.holdAt = Number.POSITIVE_INFINITY;
   await until(() => kernel.mapDone >= 16);
   await until(() => seen("L3.mlp") === 1);
 });
@@ -520,14 +517,12 @@ test("token text is text: markup in a prompt stays words", async () => {
 const patching = (root: Element) => one(root, ".pc-patching");
 
 test("patching starts, fills in, and is read as shares of what separates clean from corrupt", async () => {
-  const { root, model, kernel } = await ready();
+  const { root, model } = await ready();
   one<HTMLInputElement>(patching(root), '.pc-segment input[value="noise"]').click();
   one<HTMLInputElement>(patching(root), '.pc-segment input[value="mlp"]').click();
   await frames();
-  kernel.held = true;
   named(patching(root), "start").click();
   expect(sent(model, "patching")[0]).toMatchObject({ direction: "noise", over: "mlp" });
-  kernel.held = false;
   await until(() =>
     /Clean 2.10, corrupt −1.04, averaged over 16 pairs/.test(patching(root).textContent ?? ""),
   );
@@ -544,10 +539,9 @@ test("patching starts, fills in, and is read as shares of what separates clean f
 
 test("patching stops, and keeps what it has", async () => {
   const { root, model, kernel } = await ready();
+  kernel.holdAt = 18;
   named(patching(root), "start").click();
-  await until(() => patching(root).querySelector(".pc-run:not([hidden])") !== null);
-  kernel.held = true;
-  await frames();
+  await until(() => /18 of 36/.test(patching(root).textContent ?? ""));
   named(patching(root), "stop").click();
   await until(() => sent(model, "stop").length === 1);
   await until(() => patching(root).querySelector(".pc-run:not([hidden])") === null);

@@ -111,6 +111,8 @@ export class FakeAblator extends FakeKernel {
   circuit: CircuitState;
   mapHow: EffectMap["how"] | null;
   mapDone = Number.POSITIVE_INFINITY;
+  /** Long work goes no further than this for now. */
+  holdAt = Number.POSITIVE_INFINITY;
   edges: Edge[] = [];
   found: { method: Graph["method"]; of: Graph["of"]; how: Graph["how"]; revision: number } | null =
     null;
@@ -514,14 +516,14 @@ export class FakeAblator extends FakeKernel {
     if (checked !== null) this.push({ kind: "checked", checked });
   }
 
-  /** Work in parts, until it is stopped or held. */
+  /** Work in parts, until it is stopped. */
   work(job: "map" | "patching" | "faithful", total: number, step: (done: number) => void): void {
     this.running += 1;
     const mine = this.running;
     const each = Math.max(1, Math.round(total / 4));
     const go = (done: number) => {
       if (mine !== this.running) return;
-      if (this.held && done > 0) {
+      if (done > this.holdAt) {
         setTimeout(() => go(done), 10);
         return;
       }
