@@ -1,9 +1,11 @@
 """CircuitAblator on tiny random models: what a page sends, and what comes back to it."""
 
+import gc
 import json
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,13 @@ from patchclamp.methods.edge_attribution import eap_ig
 from patchclamp.methods.edge_effect import disagreement
 from patchclamp.methods.metric import KL, Custom, LogitDifference, LogProb, Loss
 from patchclamp.methods.path_patching import edge_runs, with_cut
+from patchclamp.methods.prompt_sets import NAMES, Pair, PromptSet
 from patchclamp.session import Session
 from patchclamp.sites import Site
+from patchclamp.views import messages as say
 from patchclamp.views.circuit_ablator import CircuitAblator
+from patchclamp.views.messages import circuit_ablator, shared
+from patchclamp.views.view import SNAPSHOT_BYTES
 from tests.unit import letters, tiny
 from tests.unit.heard import Hears, Message, until
 
@@ -568,7 +574,7 @@ def test_finding_scores_all_edges_and_measures_the_strongest(view: Heard, sessio
     assert (graph["clean"], graph["corrupt"]) == pytest.approx((scores.clean, scores.corrupt))
     assert len(graph["estimate"]) == min(400, N_EDGES)
     assert (np.diff(np.abs(graph["estimate"])) <= 0).all()
-    for i in (0, 7, 399):
+    for i in (0, 7, -1):
         address = f"{graph['nodes'][graph['source'][i]]}->{graph['nodes'][graph['reader'][i]]}"
         place = scores.graph.cut([address]).nonzero()[0].tolist()
         assert graph["estimate"][i] == pytest.approx(float(scores.values[tuple(place)]), abs=1e-6)
@@ -755,8 +761,8 @@ def test_the_curve_of_faithfulness_fills_in_beside_random_circuits(
 
 
 def test_acdc_shows_the_circuit_that_it_chose(view: Heard) -> None:
-    graph = found_in(view, method="acdc", threshold=0.02, runs=100_000)
-    assert "Cut where the metric changes by less than 0.02" in graph["note"]
+    graph = found_in(view, method="acdc", threshold=0.2, runs=40)
+    assert "Cut where the metric changes by less than 0.2" in graph["note"]
     assert view.scores is not None
     assert view.scores.chosen is not None
     assert torch.equal(mask_of(view), view.scores.chosen)
@@ -821,8 +827,10 @@ def test_of_other_prompts_the_graph_is_stale_and_the_circuit_is_checked_anew(
     view.rest()
     state = view.circuit_state()
     assert graph["revision"] < state["holds_since"]["graph"]
-    checked = view.of("checked")[-1]["checked"]
-    assert checked["revision"] >= state["holds_since"]["checked"]
+    since = state["holds_since"]["checked"]
+    checked = view.hear(  # once the prompts have settled
+        lambda m: m["kind"] == "checked" and m["checked"]["revision"] >= since
+    )["checked"]
     assert checked["circuit"] == pytest.approx(by_hand(session, ~mask_of(view)), abs=1e-5)
     view.ask("undo")
     view.rest()
@@ -895,7 +903,8 @@ def test_a_circuit_as_code_finds_it_again() -> None:
     there = {"pc": patchclamp, "model": model}
     lines = code.replace(f"model = ...  # {model.name}, as you made it\n", "")
     lines = lines.replace("pc.CircuitAblator", "Heard").replace("print(", "found = (")
-    exec(compile(lines, "circuit", "exec"), there | {"Heard": Heard}, out := {})  # noqa: S102
+    out: dict[str, Any] = {}
+    exec(compile(lines, "circuit", "exec"), there | {"Heard": Heard}, out)  # noqa: S102
     assert out["found"].circuit == pytest.approx(view.check().circuit, abs=1e-5)
     assert [e.address for e in out["ablator"].circuit.edges] == [
         e.address
@@ -1032,3 +1041,330 @@ def test_a_model_whose_stream_is_no_plain_sum_has_components_and_no_edges(name: 
         view.find()
     assert view.whole_map()["total"] == 20
     view.close()
+
+
+# --- prompt pairs --------------------------------------------------------------------------------
+
+MINE = PromptSet(
+    "mine",
+    "letters",
+    3,
+    (
+        Pair("a b c d", "a x c d", " e", " f"),
+        Pair("g b h d", "g x h d", " i", " j"),
+        Pair("k b l m", "k x l m", " n", " o"),
+    ),
+    note="one was left out",
+)
+
+
+@pytest.fixture
+def paired() -> Iterator[Heard]:
+    view = Heard(letters.model(), pairs=MINE)
+    view.ask("hello")
+    view.result()
+    yield view
+    view.close()
+
+
+def test_everything_is_averaged_over_the_pairs(paired: Heard) -> None:
+    session = paired.session
+    state = paired.circuit_state()["pairs"]
+    assert (state["name"], state["about"], state["seed"]) == ("mine", "letters", 3)
+    assert (state["count"], state["shown"], state["note"]) == (3, 0, "one was left out")
+    assert state["pairs"][1]["corrupt"] == "g x h d"
+    found = paired.whole_map()
+    assert found["pairs"] == 3
+    each = []
+    for pair in MINE.pairs:
+        metric = LogitDifference(pair.answer, pair.wrong)
+        alone = Session(session.model, pair.clean, metric=metric, reference=["a b", "c d e"])
+        before = difference(alone)
+        alone.interventions = [Ablate("L1.H2", "zero")]
+        each.append((before, difference(alone)))
+    assert found["baseline"] == pytest.approx(float(np.mean([m[0] for m in each])), abs=1e-5)
+    assert paired.ask("survey", how="zero")["ok"]
+    zero = paired.whole_map("zero")
+    effect = float(np.mean([m[1] - m[0] for m in each]))
+    assert zero["exact"][1, 2] == pytest.approx(effect, abs=1e-4)
+
+
+def difference(session: Session) -> float:
+    logits = session.current.rows([-1])[0]
+    answer, wrong = session.metric_tokens()
+    return float(logits[answer] - logits[wrong])
+
+
+def test_another_pair_is_shown_and_nothing_is_measured_again(paired: Heard) -> None:
+    paired.whole_map()
+    paired.ask("patching", direction="noise", over="attn")
+    paired.rest()
+    graph = found_in(paired, method="eap")
+    progress = len(paired.of("progress"))
+    assert paired.ask("pair", index=2)["ok"]
+    paired.result()
+    paired.rest()
+    assert paired.session.text == "k b l m"
+    assert paired.circuit_state()["pairs"]["shown"] == 2
+    time.sleep(0.5)  # longer than it takes to settle
+    paired.rest()
+    assert {m["job"] for m in paired.of("progress")[progress:]} <= {"reference", "control"}
+    body = paired.ask("hello")["body"]
+    since = body["circuit"]["holds_since"]
+    assert body["map"]["revision"] >= since["map"]
+    assert body["graph"]["revision"] >= since["graph"]
+    assert body["graph"]["clean"] == graph["clean"]
+    assert body["patching"][0]["revision"] >= since["patching"]
+    assert body["patching"][0]["columns"][-1] == " m"
+    top = paired.ask("edge", address="L0.H0->logits")["body"]["top"]
+    before = paired.session.baseline.log_probs().exp()
+    assert top[0]["before"] == pytest.approx(float(before[top[0]["id"]]), abs=1e-5)
+
+
+def test_pairs_are_chosen_left_and_undone(paired: Heard) -> None:
+    assert paired.ask("pairs", name=None)["ok"]
+    assert paired.circuit_state()["pairs"] is None
+    assert paired.whole_map()["pairs"] == 1
+    paired.ask("undo")
+    assert paired.pairs is MINE
+    assert paired.whole_map()["pairs"] == 3
+    assert {each["name"] for each in paired.circuit_state()["sets"]} == set(NAMES)
+    refused = paired.ask("pairs", name="capitals")  # letters are no words
+    assert (refused["ok"], refused["field"]) == (False, "name")
+    refused = paired.ask("pair", index=3)
+    assert (refused["ok"], refused["field"]) == (False, "index")
+    assert "no pair 3" in refused["error"]
+    with pytest.raises(InputError, match="no pair 9"):
+        paired.show_pair(9)
+
+
+def test_an_objective_takes_its_tokens_from_the_pair(paired: Heard) -> None:
+    wanted = {
+        "kl": KL(),
+        "logit_difference": LogitDifference(" e", " f"),
+        "log_prob": LogProb(" e"),
+    }
+    for kind, metric in wanted.items():
+        paired.ask("objective", metric=kind)
+        assert paired.metric == metric
+    assert paired.pairs is MINE
+
+
+def test_a_logit_difference_needs_a_second_token() -> None:
+    view = opened(tiny.model("llama"), tiny.ids(6))
+    reply = view.ask("objective", metric="logit_difference", token=5)
+    assert (reply["ok"], reply["field"]) == (False, "against")
+    assert "between two tokens" in reply["error"]
+    view.close()
+
+
+def test_a_view_measures_what_it_is_told(session: Session) -> None:
+    view = Heard(session, metric=KL())
+    assert session.metric == view.metric == KL()
+    view.metric = Loss()
+    assert view.session.metric.kind == "loss"
+    view.close()
+    own = Heard(letters.model(), pairs=MINE, metric=LogProb(" e"))
+    assert (own.session.pairs, own.metric, own.prompt) == (MINE, LogProb(" e"), "a b c d")
+    own.pairs = None
+    other = Heard(own.session, pairs=MINE)
+    assert own.pairs is MINE
+    own.close()
+    other.close()
+    with pytest.raises(ModelError, match="takes a session or a model"):
+        Heard("smollm2", pairs="capitals")
+    with pytest.raises(InputError, match="none of the pairs"):
+        Heard(letters.model(), "z z z", pairs=MINE)
+    with pytest.raises(InputError, match="'cats'"):
+        Heard(letters.model(), pairs="cats")
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        (Pair("a b c", "a b c d", " e", " f"), "same length"),
+        (Pair("a b c d", "a x c d", " eee", " f"), "must be one token"),
+        (Pair("a b c d", "a x c d", " e", "é é"), "must be one token"),
+    ],
+)
+def test_pairs_that_cannot_be_measured_are_refused_and_nothing_is_lost(
+    paired: Heard, pair: Pair, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        paired.pairs = PromptSet("bad", "", 0, (MINE.pairs[0], pair))
+    assert paired.pairs is MINE
+    assert paired.whole_map()["pairs"] == 3
+
+
+# --- life ----------------------------------------------------------------------------------------
+
+
+def test_every_gesture_is_handled() -> None:
+    mine = {
+        part.__name__.lower()
+        for part in say.Up.__subclasses__()
+        if part.__module__ in {circuit_ablator.__name__, shared.__name__}
+    }
+    assert all(hasattr(CircuitAblator, f"_on_{kind}") for kind in mine)
+    assert len(mine) > 30
+
+
+def test_no_gesture_waits_for_the_model(view: Heard, session: Session) -> None:
+    found_in(view, method="eap")
+    later = []
+    with Gate(session):
+        gestures: list[tuple[str, Message]] = [
+            ("survey", {"how": "zero"}),
+            ("ablations", {"addresses": ["L1.H2", "L2.mlp"]}),
+            ("patching", {}),
+            ("size", {"count": 20}),
+            ("switch", {"addresses": ["L1.mlp"]}),
+            ("annotate", {"addresses": ["L1.mlp"], "name": "it"}),
+            ("check", {}),
+            ("objective", {"metric": "kl"}),
+            ("undo", {}),
+            ("find", {"method": "eap"}),
+            ("hello", {}),
+            ("stop", {}),
+        ]
+        for kind, fields in gestures:
+            began = time.perf_counter()
+            ident = view.say(kind, **fields)
+            assert time.perf_counter() - began < 1, kind
+            replies = [m for m in view.of("reply") if m["id"] == ident]
+            assert replies, kind
+            assert replies[0]["ok"], replies
+        later = [
+            view.say("drill", address="L1.H1"),
+            view.say("edge", address="L0.H0->L1.H1:k"),
+            view.say("interact", a=["L1.H1"], b=["L1.H2"]),
+            view.say("export"),
+        ]
+    assert all(view.reply(ident)["ok"] for ident in later)
+
+
+def test_of_answers_of_one_kind_the_newest_wins(view: Heard, session: Session) -> None:
+    view.rest()
+    with Gate(session):
+        idents = [view.say("drill", address=f"L1.H{head}") for head in range(3)]
+    assert view.reply(idents[-1])["body"]["address"] == "L1.H2"
+    assert [view.reply(ident)["ok"] for ident in idents[:-1]] == [False, False]
+
+
+def test_at_most_thirty_messages_a_second_are_pushed(view: Heard, session: Session) -> None:
+    found_in(view, method="eap")
+    view.heard.clear()
+    began = time.monotonic()
+    for count in range(300, 20, -1):
+        view.say("size", count=count, final=False)
+    view.rest()
+    seconds = time.monotonic() - began
+    pushed = [m for m in view.heard if m["kind"] != "reply"]
+    assert len(pushed) <= 30 * seconds + 15
+    view.ask("undo")
+    assert view.size == round(N_EDGES / 10)
+
+
+def test_a_view_sees_what_another_view_of_the_session_does(view: Heard, session: Session) -> None:
+    from tests.unit.test_attention_inspector import Heard as Inspects
+
+    other = Inspects(session)
+    other.ask("hello")
+    other.ask("knock", layers=[1, 2], heads=[1])
+    until(lambda: [row["address"] for row in view.rows()] == ["L1.H1"])
+    assert view.whole_map()["baseline"] == pytest.approx(level(session), abs=1e-5)
+    view.ask("ablations", addresses=["L2.H2"])
+    until(lambda: [row["address"] for row in other.rows()] == ["L1.H1", "L2.H2"])
+    other.close()
+
+
+def test_a_second_ablator_shows_the_circuit_s_size_without_a_graph(
+    view: Heard, session: Session
+) -> None:
+    found_in(view, method="eap")
+    other = opened(session)
+    body = other.ask("hello")["body"]
+    assert body["graph"] is None
+    assert body["circuit"]["selection"]["size"] == view.size
+    other.close()
+
+
+def test_at_rest_the_last_picture_is_in_a_trait(view: Heard, session: Session) -> None:
+    found_in(view, method="eap")
+    view.ask("patching")
+    view.whole_map()
+    picture = until(
+        lambda: (
+            view.snapshot
+            if view.snapshot
+            and view.snapshot["hello"]["revision"] == session.revision
+            and view.snapshot["hello"]["patching"]
+            else None
+        )
+    )
+    say.Snapshot.model_validate_json(json.dumps(picture))
+    hello = picture["hello"]
+    assert hello["map"]["done"] == 20
+    assert hello["checked"]["edges"] == view.size
+    assert hello["graph"]["total"] == N_EDGES
+    assert picture["cut"] == []
+
+
+def test_a_saved_page_holds_the_map_and_the_checked_circuit(session: Session) -> None:
+    view = Heard(session)
+    view.find("eap")
+    text = view.to_html()
+    found = re.search(r'id="traits">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    hello = json.loads(found[1])["snapshot"]["hello"]
+    assert hello["result"]["top"]
+    assert hello["map"]["done"] == 20
+    assert hello["graph"]["estimate"]["shape"] == [N_EDGES]
+    assert hello["checked"]["edges"] == view.size
+    view.close()
+
+
+def test_a_picture_too_large_first_goes_without_its_patching(paired: Heard) -> None:
+    found_in(paired, method="eap")
+    paired.ask("patching")
+    paired.rest()
+    hello = paired._everything()
+    assert [name for name, _ in paired._cuts(hello)][:3] == ["patching", "pairs", "faithful"]
+    wide = np.zeros((30, 1500), np.float32)
+    patching = hello.patching[0].model_copy(update={"values": wide})
+    large = hello.model_copy(update={"patching": [patching, patching]})
+    paired._everything = lambda: large  # type: ignore[method-assign]
+    picture = paired._picture()
+    assert picture["cut"] == ["patching"]
+    assert len(json.dumps(picture)) <= SNAPSHOT_BYTES
+    texts = hello.circuit.pairs
+    assert texts is not None
+    long = [pair.model_copy(update={"clean": "x" * 150_000}) for pair in texts.pairs]
+    pairs = texts.model_copy(update={"pairs": long, "shown": 1})
+    circuit = hello.circuit.model_copy(update={"pairs": pairs})
+    paired._everything = lambda: hello.model_copy(update={"circuit": circuit})  # type: ignore[method-assign]
+    picture = paired._picture()
+    assert picture["cut"] == ["patching", "pairs"]
+    assert [each["corrupt"] for each in picture["hello"]["circuit"]["pairs"]["pairs"]] == [
+        "g x h d"
+    ]
+
+
+def test_a_closed_view_is_off_its_session_and_gone(session: Session) -> None:
+    view = opened(session)
+    found_in(view, method="eap")
+    view.ask("check")
+    view.ask("patching")
+    gone = weakref.ref(view)
+    view.close()
+    heard = len(view.heard)
+    session.interventions = [Ablate("L1.H1")]
+    view.say("hello")
+    time.sleep(0.5)
+    assert len(view.heard) == heard
+    assert session._observers == []
+    assert view._tasks_kept == {}
+    assert view._running is None
+    del view
+    until(lambda: gc.collect() >= 0 and gone() is None, 15)
+    assert not [t for t in threading.enumerate() if t.name == "patchclamp view"]

@@ -35,7 +35,7 @@ from . import circuit_pictures as pictures
 from . import messages as say
 from .circuit_code import circuit_code
 from .component_view import SETTLED_AFTER, ComponentView, Declared, Kept, one_of
-from .messages import Finder, MetricKind, Replacement
+from .messages import Finder, Replacement
 from .pace import Settled
 from .stack_view import NO_PREDICTION, ShouldStop
 from .view import Later, _weakly
@@ -847,7 +847,7 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             heads=anatomy.n_heads,
             kv_heads=anatomy.n_kv_heads,
             mlp=not anatomy.attn_only,
-            metric_kind=cast("MetricKind", metric.kind),
+            metric_kind=metric.kind,
             unit=metric.unit,
             sets=self._set_names(),
             pairs=self._pair_state(),
