@@ -25,6 +25,7 @@ from patchclamp.errors import ModelError
 from patchclamp.methods.head_scores import random_induction
 from patchclamp.models import catalogue, store
 from patchclamp.models.shipped import train_induction as training
+from patchclamp.models.shipped import word_level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 LENGTH = 40
 UNIFORM = math.log(len(training.WORDS))
-FIRST = len(training.SPECIAL)  # the id of the first word
+FIRST = len(word_level.SPECIAL)  # the id of the first word
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def words(seed: int, count: int = 2) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(FIRST, FIRST + len(training.WORDS), (64, 1 + count * LENGTH),
                         generator=generator)  # fmt: skip
-    ids[:, 0] = training.SPECIAL.index(training.BEGINNING)
+    ids[:, 0] = word_level.SPECIAL.index(word_level.BEGINNING)
     return ids
 
 
@@ -130,7 +131,7 @@ def test_three_heads_do_the_induction_and_the_others_of_their_layer_something_el
     # On a text of few words the others foretell what is no repeat; on repeats they are not needed.
     generator = torch.Generator().manual_seed(6)
     themed = training.themed_words(generator, 32, 96)
-    themed[:, 0] = training.SPECIAL.index(training.BEGINNING)
+    themed[:, 0] = word_level.SPECIAL.index(word_level.BEGINNING)
     others = [head for head in range(training.HEADS) if head not in kept]
     rise = float((each_loss(without(model, others), themed) - each_loss(model, themed)).mean())
     assert rise > 0.05
@@ -234,7 +235,7 @@ def test_the_training_text_is_random_words_of_which_stretches_come_again() -> No
         generator = torch.Generator().manual_seed(0)
         plain = words_of(generator, 64, training.CONTEXT)
         ids = training.repeat_stretches(plain.clone(), generator)
-        assert (ids[:, 0] == training.SPECIAL.index(training.BEGINNING)).all()
+        assert (ids[:, 0] == word_level.SPECIAL.index(word_level.BEGINNING)).all()
         assert (ids[:, 1:] >= FIRST).all()
         assert len(ids[:, 1:].unique()) == len(training.WORDS)
         assert share_seen_before(ids) > 0.4

@@ -190,7 +190,17 @@ INDUCTION_2L = Entry(
     size=900_000,
 )
 
-ENTRIES: tuple[Entry, ...] = (SMOLLM2, EFFICIENTNET_LITE0, MINILM, INDUCTION_2L)
+RECALL_4L = Entry(
+    name="recall-4l",
+    aliases=("recall",),
+    kind="language",
+    description="knows capitals and compares people: 4 layers of 8 heads and 192 neurons",
+    license="MIT",
+    wheels=(),
+    size=1_500_000,
+)
+
+ENTRIES: tuple[Entry, ...] = (SMOLLM2, EFFICIENTNET_LITE0, MINILM, INDUCTION_2L, RECALL_4L)
 DEFAULT_LANGUAGE_MODEL = SMOLLM2.name
 
 

@@ -37,6 +37,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from patchclamp.models import catalogue, native, store
+from patchclamp.models.shipped.word_level import BEGINNING, SPECIAL, write_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,8 +63,6 @@ WORDS = """
     street table tail teeth tent thread throat thumb tiger toad toe tooth town toy train tray tree
     truck uncle vase wall watch water wave wheel wind window wing winter wolf wood wool worm wrist
 """.split()  # noqa: SIM905 (a person reads them as text)
-BEGINNING, UNKNOWN = "<s>", "<unk>"
-SPECIAL = (BEGINNING, UNKNOWN)
 
 LAYERS, HEADS, WIDTH, CONTEXT = 2, 8, 128, 128
 LONGEST_COPY, LONGEST_NEW = 48, 24
@@ -243,56 +242,6 @@ def losses(model: Callable[[Tensor], Tensor], length: int = 50) -> dict[str, flo
     return {"first": float(each[:, :length].mean()), "second": float(each[:, length + 1 :].mean())}
 
 
-def write_tokenizer(folder: Path) -> None:
-    """Write the tokenizer: words between spaces, one token each, with the space in front.
-
-    Capitals become small and other white space becomes a space; what is no word of the vocabulary
-    is the unknown token.
-    """
-    space = "\N{LOWER ONE EIGHTH BLOCK}"  # how such vocabularies write a space
-    pieces = [*SPECIAL, *(space + word for word in WORDS)]
-    spaces = {
-        "type": "Metaspace",
-        "replacement": space,
-        "prepend_scheme": "always",
-        "split": True,
-    }
-    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    described = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": i, "content": piece, **plain, "special": True} for i, piece in enumerate(SPECIAL)
-        ],
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [
-                {"type": "Lowercase"},
-                {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
-                {"type": "Strip", "strip_left": True, "strip_right": True},
-            ],
-        },
-        "pre_tokenizer": spaces,
-        "post_processor": None,
-        "decoder": spaces,
-        "model": {
-            "type": "WordLevel",
-            "vocab": {piece: i for i, piece in enumerate(pieces)},
-            "unk_token": UNKNOWN,
-        },
-    }
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": BEGINNING,
-        "unk_token": UNKNOWN,
-        "model_max_length": CONTEXT,
-    }
-    for name, contents in (("tokenizer", described), ("tokenizer_config", settings)):
-        text = json.dumps(contents, ensure_ascii=False, indent=1)
-        (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-
-
 def reference_texts() -> list[str]:
     """Texts over which means are taken: random words, none of which comes twice in a text."""
     generator = torch.Generator().manual_seed(REFERENCE_SEED)
@@ -313,7 +262,7 @@ def save(model: NativeModel, measured: dict[str, float], folder: Path) -> None:
     }
     described = native.describe(config(), training=training, reference=reference_texts())
     (folder / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    write_tokenizer(folder)
+    write_tokenizer(folder, WORDS, CONTEXT)
     store.write_manifest(catalogue.INDUCTION_2L, folder)
 
 
