@@ -258,7 +258,14 @@ function render(host: Host) {
     rows,
     h("p", { class: "pc-note pc-first" }, "Nothing is ablated: click a cell of the map."),
   );
-  acceptAddresses(stacked.element, (address) => toggle([address]), signal);
+  acceptAddresses(
+    stacked.element,
+    (address) => {
+      if (picture.circuit?.ablated.includes(address)) announce(`${address} is ablated already`);
+      else toggle([address]);
+    },
+    signal,
+  );
 
   // --- the circuit ---
   const circuitError = h("p", { class: "pc-error", role: "alert", hidden: true });
@@ -499,6 +506,7 @@ function render(host: Host) {
     key.replaceChildren(
       keyItem("line", "replacing it lowers the metric: it helps", css(redBlue(-0.85, theme))),
       keyItem("line", "replacing it raises the metric", css(redBlue(0.85, theme))),
+      h("span", {}, "width: the root of the effect"),
     );
   }
 
@@ -511,8 +519,9 @@ function render(host: Host) {
     pairs.update(now, state);
     metric.update(now, state.metric, result?.metric ?? null, theme);
     const by = replacement();
-    map.update(picture, { how: by, measured, selected });
-    table.update(picture, measured, selected, theme);
+    const shown = { how: by, measured, selected };
+    map.update(picture, shown);
+    table.update(picture, shown, theme);
     drill.update(picture, selected, by);
     lookInside(dead);
     const effectsAreOld = picture.effectsRevision < picture.revision;

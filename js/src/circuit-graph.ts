@@ -167,7 +167,8 @@ export function circuitGraph(signal: AbortSignal, actions: CircuitGraphActions):
       const part = parts[i];
       if (part === undefined) continue;
       const value = strengthOf(edge);
-      const wide = Math.max(1, (WIDE * Math.abs(value)) / most) * unit;
+      // One edge is often far stronger than all others: by the root, those can be told apart too.
+      const wide = Math.max(1, WIDE * Math.sqrt(Math.abs(value) / most)) * unit;
       const faint = dim(edge.address) ? 0.12 : edge.inside ? 0.85 : 0.7;
       set(part.element, { "data-inside": edge.inside, opacity: faint });
       const d = pathOf(ways.get(edge.address) ?? []);

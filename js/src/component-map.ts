@@ -254,7 +254,10 @@ export function componentMap(signal: AbortSignal, actions: ComponentMapActions):
       const stale = map !== null && (old || map.revision < circuit.holds_since.map);
       const none = new Float32Array(size).fill(Number.NaN);
       const values = map === null || old ? none : map[next.measured];
-      const scale: HeatScale = { signed: true, peak: peakOf(values) || 1, gamma };
+      const fresh = map !== null && !old;
+      const beneath = fresh && next.measured === "exact" ? map.estimate : none;
+      const seen = values.map((value, i) => (Number.isNaN(value) ? (beneath[i] ?? 0) : value));
+      const scale: HeatScale = { signed: true, peak: peakOf(seen) || 1, gamma };
       const at = (addresses: Iterable<string>) =>
         new Set([...addresses].map((each) => indexOfComponent(state, each)).filter((i) => i >= 0));
       const ablated = new Set(circuit.ablated);
@@ -272,6 +275,7 @@ export function componentMap(signal: AbortSignal, actions: ComponentMapActions):
         ]),
         turned: false,
         values,
+        beneath,
         scale,
         stale,
         apart: circuit.mlp ? circuit.heads : null,
@@ -302,8 +306,11 @@ export function componentMap(signal: AbortSignal, actions: ComponentMapActions):
           ? "Every component is measured"
           : `Ablate each component by itself and measure the metric${stale ? "; these numbers are of an earlier prompt, metric or stack" : ""}`,
       });
+      const guessed = beneath.some((value) => !Number.isNaN(value));
       const filling =
-        map !== null && map.done < map.total ? `${map.done} of ${map.total} measured. ` : "";
+        map !== null && map.done < map.total
+          ? `${map.done} of ${map.total} measured${guessed ? "; what is hatched shows its estimate" : ""}. `
+          : "";
       const over = map !== null && map.pairs > 1 ? `Averaged over ${map.pairs} pairs. ` : "";
       say(words, `${filling}${over}${map?.note ?? ""}`.trim());
       set(words, { hidden: words.textContent === "" });

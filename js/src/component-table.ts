@@ -3,19 +3,14 @@ import { addressButton } from "./address";
 import { capped } from "./capped";
 import { type CircuitPicture, columnsOf, componentOf, peakOf } from "./circuit-picture";
 import { LIGHT, type Theme } from "./colour";
-import type { Measured } from "./component-map";
+import type { MapChoice } from "./component-map";
 import { button, h, keyed, say, set } from "./dom";
 import { signedBar } from "./effect";
 import { short, signed, single } from "./format";
 
 export interface ComponentTable {
   element: HTMLElement;
-  update(
-    picture: CircuitPicture,
-    measured: Measured,
-    selected: readonly string[],
-    theme: Theme,
-  ): void;
+  update(picture: CircuitPicture, chosen: MapChoice, theme: Theme): void;
   /** Marks a component that is looked at elsewhere. */
   point(address: string | null): void;
 }
@@ -180,26 +175,28 @@ export function componentTable(
       }
       pointed = address;
     },
-    update(picture, measured, selected, now) {
-      const { circuit, map } = picture;
+    update(picture, { how, measured, selected }, now) {
+      const { circuit } = picture;
+      // Numbers of another replacement are of something else.
+      const map = picture.map?.how === how ? picture.map : null;
       theme = now;
-      set(element, { hidden: circuit === null || map === null });
-      if (circuit === null || map === null) return;
-      const values = measured === "exact" ? map.exact : map.estimate;
+      if (circuit === null) return;
+      const values = map === null ? [] : measured === "exact" ? map.exact : map.estimate;
+      const baseline = map?.baseline ?? Number.NaN;
       const entries = Array.from({ length: circuit.layers * columnsOf(circuit) }, (_, index) => {
         const difference = values[index] ?? Number.NaN;
         return {
           address: componentOf(circuit, index),
           index,
-          intervened: map.baseline + difference,
+          intervened: baseline + difference,
           difference,
-          baseline: map.baseline,
-          estimate: map.estimate[index] ?? Number.NaN,
+          baseline,
+          estimate: map?.estimate[index] ?? Number.NaN,
         };
       });
       // While values come in, rows keep the places that their estimates give them.
-      const whole = map.done >= map.total;
-      const estimated = !whole && map.estimate.some((value) => !Number.isNaN(value));
+      const whole = map !== null && map.done >= map.total;
+      const estimated = !whole && map?.estimate.some((value) => !Number.isNaN(value));
       const by =
         estimated && sort.by !== "address" && sort.by !== "baseline" ? "estimate" : sort.by;
       entries.sort(order(by, sort.way));
@@ -219,7 +216,7 @@ export function componentTable(
         set(cell, { "aria-sort": here ? (rising ? "ascending" : "descending") : null });
         set(press, { "data-way": here ? sort.way : null });
       }
-      set(element, { "data-stale": map.revision < circuit.holds_since.map });
+      set(element, { "data-stale": map !== null && map.revision < circuit.holds_since.map });
     },
   };
 }

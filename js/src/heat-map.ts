@@ -23,6 +23,8 @@ export interface HeatMapPicture {
   turned: boolean;
   /** [rows, columns]; NaN where it is not measured yet. */
   values: Float32Array;
+  /** What lies under the hatching of such a cell: an estimate. */
+  beneath?: Float32Array;
   scale: HeatScale;
   /** Of something that was: drawn at 60 %. */
   stale: boolean;
@@ -213,9 +215,8 @@ export function heatMap(signal: AbortSignal, name: string, actions: HeatMapActio
       const { x, y, width, height } = boxOf(cell);
       const value = picture.values[cell] ?? Number.NaN;
       if (Number.isNaN(value)) {
-        pen.fillStyle = theme.dark
-          ? css(mix(theme.background, theme.ink, 0.05))
-          : css(theme.background);
+        const guess = picture.beneath?.[cell] ?? 0;
+        pen.fillStyle = css(heatColour(Number.isNaN(guess) ? 0 : guess, picture.scale, theme));
         pen.fillRect(x, y, width, height);
         hatch(pen, x, y, width, height, 5 * unit, line);
       } else {

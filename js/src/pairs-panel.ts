@@ -356,6 +356,7 @@ function sentence(words: string): string {
 
 /** The corrupt text, with what differs from the clean one marked. */
 export function difference(clean: string, corrupt: string): (Node | string)[] {
+  if (clean === corrupt) return [corrupt];
   const [a, b] = [[...clean], [...corrupt]];
   let start = 0;
   while (start < Math.min(a.length, b.length) && a[start] === b[start]) start++;
