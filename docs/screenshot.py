@@ -1,6 +1,6 @@
 """Take the pictures of the views that the README shows, from the running product.
 
-    python docs/screenshot.py [neuron-clamp | attention-inspector]
+    python docs/screenshot.py [neuron-clamp | attention-inspector | circuit-ablator]
 
 opens a JupyterLab of its own in Chromium, does something with each view on the default model, and
 writes <view>-light.png and <view>-dark.png beside this file.
@@ -34,6 +34,11 @@ CELLS = {
         f"session = pc.Session(model, {STORY!r})",
         "inspector = pc.AttentionInspector(session)\ninspector",
     ),
+    "circuit-ablator": (
+        LOAD,
+        'session = pc.Session(model, pairs=pc.prompt_set("pronouns", model))',
+        "ablator = pc.CircuitAblator(session)\nablator",
+    ),
 }
 CLAMP = """
 import torch
@@ -62,8 +67,19 @@ last = len(session.ids) - 1
 source = int(inspector.pattern("L18.H6")[last, 1:].argmax()) + 1
 inspector.knock_out(f"L[17:24].H*[{last}<-{source}]")
 """
-DO = {"neuron-clamp": CLAMP, "attention-inspector": INSPECT}
-SIZE = {"neuron-clamp": (1180, 1200), "attention-inspector": (1380, 2100)}
+ABLATE = """
+ablator.find("eap-ig")
+ablator.size = 60
+ablator.faithfulness()
+ablator.patch("denoise", "resid_pre")
+ablator.survey("mean")
+"""
+DO = {"neuron-clamp": CLAMP, "attention-inspector": INSPECT, "circuit-ablator": ABLATE}
+SIZE = {
+    "neuron-clamp": (1180, 1200),
+    "attention-inspector": (1380, 2100),
+    "circuit-ablator": (1380, 2800),
+}
 LARGEST = 300_000
 """Bytes that a picture in the repository may have."""
 
@@ -99,7 +115,12 @@ def main(views: list[str]) -> None:
 
 
 def _take(notebook: lab.Notebook, view: str) -> None:
-    shown = notebook.settled if view == "neuron-clamp" else notebook.inspector
+    shown = {
+        "neuron-clamp": notebook.settled,
+        "attention-inspector": notebook.inspector,
+        "circuit-ablator": notebook.ablator,
+    }[view]
+    notebook.page.set_default_timeout(15 * 60 * 1000)  # a map of a whole model takes its time
     notebook.open(f"{view}.ipynb")
     notebook.cells(*CELLS[view])
     notebook.run_all()
