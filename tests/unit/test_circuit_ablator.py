@@ -206,6 +206,7 @@ def test_the_map_is_measured_again_under_another_stack_and_an_undo_brings_it_bac
     assert second["baseline"] == pytest.approx(level(session), abs=1e-5)
     assert second["exact"][1, 2] == pytest.approx(0, abs=1e-5)
     assert not np.allclose(first["exact"], second["exact"], atol=1e-3)
+    view.rest()
     runs = len([m for m in view.of("progress") if m["job"] == "map"])
     view.ask("undo")
     again = view.whole_map()
@@ -1168,7 +1169,7 @@ def test_a_view_measures_what_it_is_told(session: Session) -> None:
     assert (own.session.pairs, own.metric, own.prompt) == (MINE, LogProb(" e"), "a b c d")
     own.pairs = None
     other = Heard(own.session, pairs=MINE)
-    assert own.pairs is MINE
+    assert other.pairs is MINE
     own.close()
     other.close()
     with pytest.raises(ModelError, match="takes a session or a model"):
@@ -1368,3 +1369,43 @@ def test_a_closed_view_is_off_its_session_and_gone(session: Session) -> None:
     del view
     until(lambda: gc.collect() >= 0 and gone() is None, 15)
     assert not [t for t in threading.enumerate() if t.name == "patchclamp view"]
+
+
+def test_a_hand_on_the_circuit_computes_nothing_of_the_stack_again(
+    view: Heard, session: Session
+) -> None:
+    session.interventions = [Ablate("L1.H2")]
+    found_in(view, method="eap")
+    view.hear(lambda m: m["kind"] == "effects")
+    view.rest()
+    before = view.ask("hello")["body"]
+    assert before["effects_revision"] == session.revision
+    view.heard.clear()
+    view.ask("size", count=9)
+    told = view.result()
+    assert told["revision"] == session.revision
+    assert told["result"]["work"] == before["result"]["work"]
+    time.sleep(0.5)
+    view.rest()
+    assert {m["job"] for m in view.of("progress")} == set()
+    after = view.ask("hello")["body"]
+    assert after["effects_revision"] == session.revision
+    assert after["effects"] == before["effects"]
+    view.ask("ablations", addresses=["L2.H2"])
+    assert view.result()["result"]["work"] != before["result"]["work"]
+
+
+def test_stop_in_the_page_ends_a_survey_that_a_cell_waits_for(
+    view: Heard, session: Session
+) -> None:
+    view.whole_map()
+    tables = []
+    cell = threading.Thread(target=lambda: tables.append(view.survey("zero")))
+    cell.start()
+    view.hear(lambda m: m["kind"] == "map" and m["map"]["how"] == "zero")
+    with Gate(session):
+        view.ask("stop")
+    cell.join(60)
+    (table,) = tables
+    assert table["estimate"].notna().all()
+    assert 0 < table["exact"].isna().sum() <= 20

@@ -54,6 +54,7 @@ _KEPT_CHECKS = 64
 _FIRST_SHARE = 10  # the circuit shown first has a tenth of the edges
 MEASURED_EDGES = 60
 """So many of the strongest edges are measured exactly once all are scored."""
+MEASURING = "measuring the strongest edges"
 LOADS = 'ablator.load_circuit("circuit.json")  # the file that was loaded'
 NO_CIRCUIT = "No circuit has been looked for yet: find one first (ablator.find())."
 
@@ -78,6 +79,13 @@ class Search:
     steps: int = 5
     threshold: float | None = None
     runs: int = 500
+
+    @property
+    def passes(self) -> int:
+        """About how many whole passes it takes: forward, backward, and those of the replacement."""
+        if self.method == "acdc":
+            return 2 * self.runs
+        return 2 + 3 * (self.steps if self.method == "eap-ig" else 1)
 
     @property
     def code(self) -> str:
@@ -168,11 +176,12 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             InputError: when there is no corrupt prompt where one is needed.
             MetricError: when the metric has no gradient, or is no number.
         """
-        search = self._asked(Search(method, of, how, steps, threshold, runs))
-        self._stop_tasks(lambda name: name in {"find", "faithful"})
-        submit = self._session.submit
-        self._take(submit(self._find_job(search, []), priority="sweep").result())
-        submit(self._exact_job(), priority="sweep").result()
+        search, so_far = self._asked(Search(method, of, how, steps, threshold, runs)), _so_far()
+        self._stop_tasks(lambda name: name == "faithful")
+        job = self._find_job(search, so_far)
+        self._sweep("find", self._cost_of(search), job, lambda: bool(so_far))
+        self._take(so_far[0])
+        self._sweep("find", MEASURING, self._exact_job(), lambda: True)
         self._push_graph(always=True)
         return self.edges
 
@@ -267,9 +276,7 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         Raises:
             InputError: when no circuit was looked for yet.
         """
-        self._need()
-        self._stop_tasks(lambda name: name == "faithful")
-        self._session.submit(self._curve_job(), priority="sweep").result()
+        self._sweep("faithful", self._cost_of_sizes(), self._curve_job(), lambda: True)
         if self._curve is None:
             raise InputError(self._declared().task.why_no_corrupt)
         return pictures.curve_frame(self._curve.value)
@@ -363,13 +370,10 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             )
         )
         self._stop_tasks(lambda name: name in {"find", "faithful"})
-        so_far: list[pictures.Found] = []
-        self._searching = so_far
-        pairs = self._declared().task.n_pairs
+        so_far = self._searching = _so_far()
         self._start(
             "find",
-            f"scoring {self._graph().n_edges:,} edges: about {_passes(search):,} whole passes"
-            + (f" of all {pairs} prompts" if pairs > 1 else ""),
+            self._cost_of(search),
             self._find_job(search, so_far),
             then=self._has_arrived,
             priority="sweep",
@@ -406,16 +410,9 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         )
 
     def _on_check(self, _message: say.Check) -> None:
-        self._need()
+        what = self._cost_of_sizes()
         self._stop_tasks(lambda name: name == "faithful")
-        sizes = len(sizes_of(self._need().value.scores.total(self._selection().of)))
-        self._start(
-            "faithful",
-            f"measuring {sizes * (2 + SEEDS)} circuits: about two whole passes each",
-            self._curve_job(),
-            then=lambda _none: None,
-            priority="sweep",
-        )
+        self._start("faithful", what, self._curve_job(), then=lambda _none: None, priority="sweep")
 
     def _on_export(self, message: say.Export) -> Later:
         with rows.about("format"):
@@ -481,6 +478,17 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         self._graph()
         self._check_how(search.how)
         return replace(search, of="nodes") if search.method == "attribution" else search
+
+    def _cost_of(self, search: Search) -> str:
+        """What a search is, and costs, for the status."""
+        pairs = self._declared().task.n_pairs
+        prompts = f" of all {pairs} prompts" if pairs > 1 else ""
+        passes = f"about {search.passes:,} whole passes{prompts}"
+        return f"scoring {self._graph().n_edges:,} edges: {passes}"
+
+    def _cost_of_sizes(self) -> str:
+        count = len(sizes_of(self._need().value.scores.total(self._selection().of)))
+        return f"measuring {count * (2 + SEEDS)} circuits: about two whole passes each"
 
     def _need(self) -> Kept[pictures.Found]:
         if self._found is None:
@@ -586,7 +594,7 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         self._take(found)
         self._start(
             "find",
-            "measuring the strongest edges",
+            MEASURING,
             self._exact_job(),
             then=lambda _none: self._push_graph(always=True),
             priority="sweep",
@@ -694,26 +702,32 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         """Measure the strongest edges exactly; fills in what was found."""
 
         def job(should_stop: ShouldStop) -> Generator[None, None, None]:
-            kept = self._need()
-            found, task = kept.value, self._bare(self._declared())
+            kept, declared = self._need(), self._declared()
+            if kept.key != declared.bare_key:
+                return  # its estimates are of other prompts
+            found, task = kept.value, self._bare(declared)
             places = found.scores.ranked()[:MEASURED_EDGES]
             runs = self._run_edges(found.scores.how, should_stop).runs
             for done, values in exact_edges(task, runs, places, should_stop=should_stop):
                 exact = dict(zip(places, values.tolist(), strict=True))
-                self._learn(found.number, {at: v for at, v in exact.items() if not isnan(v)})
-                self._push_graph(always=False)
+                known = {at: value for at, value in exact.items() if not isnan(value)}
+                self._learn(found.number, known, always=False)
                 self._say_progress("find", done, len(places))
                 yield
 
         return job
 
-    def _learn(self, number: int, exact: dict[tuple[int, int], float]) -> None:
-        """Keep what edges do exactly, when the graph is still the same."""
+    def _learn(self, number: int, exact: dict[tuple[int, int], float], *, always: bool) -> None:
+        """Keep and tell what edges do exactly, when the graph is still the same."""
         with self._lock:
             kept = self._found
-            if kept is not None and kept.value.number == number:
-                value = replace(kept.value, exact={**kept.value.exact, **exact})
-                self._found = replace(kept, value=value)
+            if kept is None or kept.value.number != number:
+                return
+            if exact.keys() <= kept.value.exact.keys():
+                return
+            value = replace(kept.value, exact={**kept.value.exact, **exact})
+            self._found = replace(kept, value=value)
+        self._push_graph(always=always)
 
     def _run_edges(self, how: Replacement, should_stop: ShouldStop) -> _Running:
         """What runs the present prompts with edges cut; kept while they are the same."""
@@ -797,7 +811,7 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             pair = 0 if self._session.pairs is None else self._session.shown_pair
             effect = edge_effect(task, runs, place, pair=pair, should_stop=should_stop)
             if found is not None and found.key == declared.bare_key:
-                self._learn(found.value.number, {place: effect.exact})
+                self._learn(found.value.number, {place: effect.exact}, always=True)
             return effect
 
         return job
@@ -805,7 +819,6 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
     def _edge_body(self, place: tuple[int, int], effect: EdgeEffect) -> say.EdgeBody:
         found, text = self._found, self._session.model.token_text
         known = float("nan") if found is None else float(found.value.scores.values[place])
-        self._push_graph(always=True)
         return pictures.edge_body(self._graph().edge(*place), known, effect, text)
 
     # --- what there is to draw --------------------------------------------------------------------
@@ -914,10 +927,6 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         ]
 
 
-def _passes(search: Search) -> int:
-    """About how many whole passes a search takes: forward, backward, and the corrupt prompts."""
-    return (
-        search.runs * 2
-        if search.method == "acdc"
-        else 2 + 3 * (search.steps if search.method == "eap-ig" else 1)
-    )
+def _so_far() -> list[pictures.Found]:
+    """Where a search leaves what it has, for when it is stopped."""
+    return []

@@ -3,8 +3,7 @@
 import json
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +19,8 @@ from .component_pictures import floats
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 SHOWN_EDGES = 400
 """So many of the strongest edges a page gets."""
@@ -48,26 +49,29 @@ class Found:
     asked: str
     said: tuple[str, ...] = ()
     key: Hashable = None
-    _counts: dict[Hashable, int] = field(default_factory=dict, repr=False)
+    #: What was computed of the scores, which stay when more becomes exact.
+    _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
-    @cached_property
+    @property
     def strongest(self) -> list[tuple[int, int]]:
         """(reader, source) of the edges that are shown, the largest absolute score first."""
-        return self.scores.ranked()[:SHOWN_EDGES]
+        return self._once("strongest", lambda: self.scores.ranked()[:SHOWN_EDGES])
 
-    @cached_property
+    @property
     def steps(self) -> tuple[list[int], list[float]]:
         """Circuit sizes, evenly on a logarithm, and the least absolute score in each."""
-        of = self.selection.of
-        sizes = sizes_of(self.scores.total(of), _SIZES)
-        return sizes, [self.scores.threshold(size, of) for size in sizes]
+
+        def steps() -> tuple[list[int], list[float]]:
+            of = self.selection.of
+            sizes = sizes_of(self.scores.total(of), _SIZES)
+            return sizes, [self.scores.threshold(size, of) for size in sizes]
+
+        return self._once("steps", steps)
 
     def edges_of(self, selection: Selection) -> int:
         """How many edges a selection comes to."""
         key = selection.size, selection.of, selection.added, selection.removed
-        if key not in self._counts:
-            self._counts[key] = int(selection.mask(self.scores).sum())
-        return self._counts[key]
+        return self._once(key, lambda: int(selection.mask(self.scores).sum()))
 
     def inside(self, selection: Selection) -> "NDArray[np.uint8]":
         """Of each edge that is shown: 1 in the circuit, 2 taken out of it by hand, 0 not in it."""
@@ -75,6 +79,12 @@ class Found:
         whole = replace(selection, removed=frozenset()).mask(self.scores)
         marks = kept.int() + 2 * (whole & ~kept).int()
         return np.asarray([int(marks[at]) for at in self.strongest], dtype=np.uint8)
+
+    def _once(self, what: Hashable, compute: Callable[[], T]) -> T:
+        if what not in self._known:
+            self._known[what] = compute()
+        found: T = self._known[what]
+        return found
 
     def note(self) -> str:
         """All that a reader must know."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 
-from patchclamp.errors import InputError, MetricError, ModelError
+from patchclamp.errors import InputError, MetricError, ModelError, Stopped
 from patchclamp.methods.ablation import (
     Parts,
     component_effects,
@@ -127,6 +127,7 @@ class ComponentView(StackView):
         self._patched: dict[Kind, Kept[pictures.Patching]] = {}
         self._said_at: dict[Hashable, float] = {}
         self._mapping: Hashable = None
+        self._computed: tuple[int, Hashable] | None = None
         self._before_solo: tuple[frozenset[Site], Any, Any] | None = None
         self._map_due = Settled(SETTLED_AFTER, _weakly(self._start_map))
         made, prompt, rest = _made(model, prompt, metric, pairs, options)
@@ -182,7 +183,7 @@ class ComponentView(StackView):
         Returns:
             One component a row, the largest effect first: address, layer, component, estimate and
             exact (the metric with it ablated minus without: first order, and measured), intervened
-            and baseline (the metric with and without). Interrupted, what is measured so far.
+            and baseline (the metric with and without). Stopped, as much as is measured.
 
         Raises:
             ModelError: when the model predicts no next token.
@@ -190,11 +191,11 @@ class ComponentView(StackView):
             MetricError: when the metric is no number.
         """
         self._look_with(how)
-        self._stop_tasks(lambda name: name == "map")
-        declared = self._declared()
-        self._session.submit(self._map_job(how), priority="sweep").result()
-        found = self._maps[declared.key, how].value
-        return found.frame(components(self._session.model.anatomy))
+        key = self._map_key(self._declared())
+        self._sweep(
+            "map", "ablating every component", self._map_job(how), lambda: key in self._maps
+        )
+        return self._maps[key].value.frame(components(self._session.model.anatomy))
 
     def ablate(self, *addresses: str, how: Replacement = "mean", solo: bool = False) -> None:
         """Ablate components, or take their ablations back where every one of them is ablated.
@@ -242,7 +243,8 @@ class ComponentView(StackView):
 
         Returns:
             One activation a row: address, layer, position and token (or head), value (the metric
-            after patching), clean and corrupt (the metric on either side).
+            after patching), clean and corrupt (the metric on either side). Stopped, NaN where it
+            was not measured yet.
 
         Raises:
             InputError: when there is no corrupt prompt, or it has another length.
@@ -250,8 +252,8 @@ class ComponentView(StackView):
         one_of(direction, get_args(Direction), "direction")
         one_of(over, get_args(Over), "activation")
         self._check_how("corrupt")
-        self._stop_tasks(lambda name: name == "patching")
-        self._session.submit(self._patching_job(direction, over), priority="sweep").result()
+        job, kind = self._patching_job(direction, over), (direction, over)
+        self._sweep("patching", "patching activations", job, lambda: kind in self._patched)
         return pictures.patching_frame(
             self._patched[direction, over].value.found, self._token_texts()
         )
@@ -390,6 +392,19 @@ class ComponentView(StackView):
         )
         return LATER
 
+    def _sweep(
+        self, name: str, what: str, job: Callable[[ShouldStop], Any], some: Callable[[], bool]
+    ) -> None:
+        """Do long work and wait for it; when it is stopped, what there is by then will do."""
+        self._stop_tasks(lambda other: other == name)
+        nothing: Callable[[Any], None] = lambda _: None  # noqa: E731 (one line says it)
+        task = self._start(name, what, job, then=nothing, failed=nothing, priority="sweep")
+        try:
+            task.result()
+        except Stopped:
+            if not some():
+                raise
+
     def _refuse_encoders(self, field: str) -> None:
         if not self._predicts:
             raise MessageError(NO_PREDICTION, field=field)
@@ -524,12 +539,37 @@ class ComponentView(StackView):
         self._holds_since(declared)
         moved = {n for n, key in self._keys(declared).items() if n in before and before[n] != key}
         self._stop_tasks(lambda name: name in moved)
-        super()._changed(change)
+        if not self._told_again():
+            super()._changed(change)
         self._push_declared()
         self._moved(moved)
 
+    def _told_again(self) -> bool:
+        """Whether all that was computed of the prompt and the stack still holds: it is told so.
+
+        A hand on the circuit changes neither.
+        """
+        session = self._session
+        revision, experiment = session.revision, session.experiment
+        now = experiment.given, experiment.stack, experiment.context, session.metric, session.keys
+        before, self._computed = self._computed, (revision, now)
+        result, effects = self._result, self._effects
+        if result is None or before != (result[0], now) or session.revision != revision:
+            return False
+        with self._lock:
+            self._result = (revision, result[1])
+            if effects is not None and effects[0] == result[0]:
+                self._effects = (revision, effects[1])
+        self._push_state()
+        self._push("result", say.ResultUpdate(revision=revision, result=result[1]))
+        if self._effects is not None and self._effects[0] == revision:
+            self._push("effects", say.EffectsUpdate(revision=revision, rows=self._effects[1]))
+        return True
+
     def _moved(self, names: set[str]) -> None:
         """What some pictures are measured on has changed; after an undo they may hold again."""
+        if "map" in names:
+            self._map_due.touch()
         if "patching" in names:
             for kind in list(self._patched):
                 self._push_patching(kind, always=True)

@@ -258,7 +258,7 @@ class View(anywidget.AnyWidget):
         then: Callable[[Any], None],
         priority: Literal["interactive", "sweep"] = "interactive",
         failed: Callable[[PatchclampError], None] | None = None,
-    ) -> None:
+    ) -> "Task[Any]":
         """Hand a job to the model's worker; of two under one name the newer wins.
 
         Args:
@@ -270,6 +270,9 @@ class View(anywidget.AnyWidget):
             priority: interactive work goes before sweeps.
             failed: gets its error, being stopped included; by default an error is told as a
                 status, and being stopped is not told.
+
+        Returns:
+            The task, for who wants to wait.
         """
         revision = self._session.revision
 
@@ -300,6 +303,7 @@ class View(anywidget.AnyWidget):
             self._tasks[name] = (task, what)
         task.add_done_callback(ended)
         self._status_due.touch()
+        return task
 
     def _stop_tasks(self, wanted: Callable[[Hashable], bool] = lambda _name: True) -> int:
         """Cancel this view's jobs of the chosen names; how many there were."""
