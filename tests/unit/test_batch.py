@@ -216,18 +216,23 @@ def test_a_sweep_computes_only_what_an_edit_can_change(counted: tuple[Task, Coun
     assert counter.take() == []  # they are read from what is kept
 
 
-def test_many_runs_go_in_chunks_of_a_few_hundred_rows(counted: tuple[Task, Counter]) -> None:
+@pytest.mark.parametrize(("layer", "most"), [(0, 256), (2, 512), (3, 1024)])
+def test_many_runs_go_in_chunks_of_so_many_rows_that_each_takes_as_long(
+    counted: tuple[Task, Counter], layer: int, most: int
+) -> None:
     task, counter = counted
-    edits = [spots(task, [("L3.H0", (place,))]) for place in range(LENGTH)] * 20
+    edits = [spots(task, [(f"L{layer}.H0", (place,))]) for place in range(LENGTH)] * 20
     values = other_values(task, edits)
     batch = task.base()
     on_worker(task, batch.base)
     counter.take()
     on_worker(task, lambda: swept(batch, edits, values, [-1]))
-    rows = [n for _, _, n in counter.take()]
-    assert all(100 < n <= 256 for n in rows[:-1])
-    # Later places take fewer positions: about half of all of them.
-    assert sum(rows) < 0.7 * len(edits) * task.n_pairs * LENGTH
+    rows = [n for at, _, n in counter.take() if at == layer]
+    assert max(rows) <= most
+    # Each place is run from itself on, or hardly earlier: more chunks, but fewer rows in all.
+    least = 20 * task.n_pairs * sum(range(1, LENGTH + 1))
+    assert least <= sum(rows) < 1.1 * least
+    assert len(rows) <= LENGTH + least / most
 
 
 def test_a_sweep_stops_before_the_next_block_and_leaves_no_hook(

@@ -26,6 +26,7 @@ from patchclamp.engine.passes import (
 )
 from patchclamp.engine.shell import Pass
 from patchclamp.errors import BudgetError, InputError
+from patchclamp.interventions import Patch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from patchclamp.engine.hooks import Lookup
     from patchclamp.engine.passes import Result
     from patchclamp.engine.plan import Input, Stack
+    from patchclamp.interventions import Intervention
     from patchclamp.models.anatomy import Anatomy
     from patchclamp.sites import Site
 
@@ -44,7 +46,10 @@ if TYPE_CHECKING:
 ROWS = 256
 """Tokens that are run at once: a chunk ends soon enough for interactive work to get in."""
 
-_WORTH = 0.15  # the share of positions from which on taking over keys and values is worth it
+_ADDED = 32  # rows more that a chunk may get; each chunk of its own costs as much besides its rows
+_DEEP = 4  # times as many rows, where few blocks are left
+_READ = 32  # rows whose logits are computed at once: the whole unembedding is read for any number
+_WORTH = 0.05  # the share of positions from which on taking over keys and values is worth it
 
 
 @dataclass(frozen=True)
@@ -243,7 +248,8 @@ class Batch:
             should_stop: asked before every block.
 
         Yields:
-            Which (edit, item) pairs a chunk has, and Float[pair, row, vocab], their logits.
+            After each chunk which (edit, item) pairs are done, and Float[pair, row, vocab], their
+            logits. There may be none: logits of a few pairs wait for those of the next chunks.
 
         Raises:
             BudgetError: when one input alone needs more memory than there is to spend.
@@ -252,7 +258,9 @@ class Batch:
         wanted = [row % self.length for row in rows]
         end = self._end()
         self.base(should_stop)
-        for layer, first, pairs in self._chunks(edits, wanted):
+        unread: list[tuple[list[Item], Tensor]] = []
+        chunks = list(self._chunks(edits, wanted))
+        for place, (layer, first, pairs) in enumerate(chunks):
             items = [item for _, item in pairs]
             placed = [edits[edit] for edit, _ in pairs]
             if end is not None and layer == end:
@@ -271,7 +279,14 @@ class Batch:
                     yield pairs, result.logits[:, [row - first for row in wanted]]
                     continue
                 final = result.residual[end][:, [row - first for row in wanted]]
-            yield pairs, self.engine.passes.read(final)
+            unread.append((pairs, final))
+            count = len(wanted) * sum(len(each) for each, _ in unread)
+            if count >= _READ or place == len(chunks) - 1:
+                logits = self.engine.passes.read(torch.cat([each for _, each in unread]))
+                yield [pair for each, _ in unread for pair in each], logits
+                unread = []
+            else:
+                yield [], final.new_empty(0, len(wanted), self.engine.model.anatomy.d_vocab)
 
     def cost(self, edits: Sequence[Edit], rows: Sequence[int] = (-1,)) -> Cost:
         """Say what a sweep takes; runs nothing.
@@ -406,7 +421,7 @@ class Batch:
             inject = self.base().residual[layer][items][:, first:]
         cache = None
         if passes.shortcuts.positions and not grad:
-            cache = self._cache(items, first)
+            cache = self._cache(items, layer, first)
         now = Pass(start=layer, inject=inject, stop=stop, record=True, should_stop=should_stop)
         with torch.set_grad_enabled(grad):
             return passes.forward(
@@ -418,22 +433,32 @@ class Batch:
                 shared=steps,
             )
 
-    def _cache(self, items: Sequence[int], first: int) -> DynamicCache:
+    def _cache(self, items: Sequence[int], layer: int, first: int) -> DynamicCache:
+        """Make a cache of the positions before the first one, for the blocks from a layer on."""
         cache = DynamicCache()
-        if first:
-            base = self.base()
-            cache.layers = [
-                filled_layer(keys[items][:, :, :first], values[items][:, :, :first])
-                for keys, values in zip(base.keys, base.values, strict=True)
-            ]
+        if not first:
+            return cache
+        base = self.base()
+        which = torch.tensor(items, device=base.keys[0].device)
+        for at, kept in enumerate(zip(base.keys, base.values, strict=True)):
+            # Blocks below do not run, but the model counts the positions that the first one has.
+            keys, values = (
+                x[:, :, :first][which]
+                if at >= layer
+                else x[:1, :, :first].expand(len(items), -1, -1, -1)
+                for x in kept
+            )
+            cache.layers.append(filled_layer(keys, values))
         return cache
 
     def _stack_steps(self, items: Sequence[int]) -> list[list[Step]]:
-        """The steps of the stack for each item; each has its own, as it may look things up."""
+        """The steps of the stack: for all items at once where they take nothing from elsewhere."""
         if not self.stack:
             return [[]]
         anatomy = self.engine.model.anatomy
-        return [compile_stack(self.stack, anatomy, self.lookups[item]) for item in items]
+        own = any(_from_elsewhere(iv) for iv in self.stack) and len(set(items)) > 1
+        chosen = items if own else items[:1]
+        return [compile_stack(self.stack, anatomy, self.lookups[item]) for item in chosen]
 
     def start_from(self, layer: int) -> int:
         """Return where to start so that what the stack reads below a layer is read again."""
@@ -476,16 +501,20 @@ class Batch:
         for layer in layers:
             firsts = sorted((f for at, f in starts if at == layer), reverse=True)
             waiting: list[Item] = []
-            for place, first in enumerate(firsts):
+            wasted = 0
+            for first, following in zip(firsts, [*firsts[1:], None], strict=True):
                 waiting += [
                     (edit, item) for edit in starts[layer, first] for item in range(self.count)
                 ]
-                following = firsts[place + 1] if place + 1 < len(firsts) else None
                 size = self._at_once(layer, first, len(wanted))
-                # A small rest goes along with the next group, from a little earlier on.
-                while len(waiting) >= size or (waiting and following is None):
+                while len(waiting) >= size:
                     yield layer, first, waiting[:size]
-                    waiting = waiting[size:]
+                    waiting, wasted = waiting[size:], 0
+                # What is left goes along with the next group, from earlier on, if that adds little.
+                wasted += 0 if following is None else len(waiting) * (first - following)
+                if waiting and (following is None or wasted > _ADDED):
+                    yield layer, first, waiting
+                    waiting, wasted = [], 0
 
     def _at_once(self, layer: int, first: int, n_logits: int) -> int:
         need = self._nbytes(layer, first, n_logits)
@@ -495,7 +524,10 @@ class Batch:
                 f"{self.engine.budget / 2**20:,.0f} MiB: use a shorter prompt or a larger budget."
             )
             raise BudgetError(msg)
-        return max(1, min(self.engine.budget // need, ROWS // (self.length - first)))
+        # The fewer blocks are left to run, the more rows run in the same time.
+        n_layers = self.engine.model.anatomy.n_layers
+        rows = ROWS * min(_DEEP, n_layers / max(1, n_layers - layer))
+        return max(1, min(self.engine.budget // need, int(rows) // (self.length - first)))
 
     def _nbytes(self, layer: int, first: int, n_logits: int) -> int:
         """About how much memory one input takes in a sweep."""
@@ -506,6 +538,11 @@ class Batch:
         keys = 2 * (a.n_layers - layer) * a.n_kv_heads * a.d_head * self.length
         n_logits = n_logits if self._end() is not None else n_rows
         return math.ceil(4 * (8 * n_rows * wide + streams + 2 * keys + 3 * n_logits * a.d_vocab))
+
+
+def _from_elsewhere(intervention: Intervention) -> bool:
+    """Say whether what an intervention puts in is of another run, each input's its own."""
+    return isinstance(intervention, Patch) or getattr(intervention, "how", None) == "contrast"
 
 
 def _put(

@@ -70,10 +70,11 @@ def averaged(
     sums = torch.zeros(count, dtype=torch.double)
     left = torch.full((count,), task.n_pairs)
     for pairs, logits in chunks:
-        found = task.score(logits, [item for _, item in pairs]).cpu().double()
-        which = torch.tensor([run for run, _ in pairs])
-        sums.index_add_(0, which, found)
-        left.index_add_(0, which, torch.full_like(which, -1))
+        if pairs:
+            found = task.score(logits, [item for _, item in pairs]).cpu().double()
+            which = torch.tensor([run for run, _ in pairs])
+            sums.index_add_(0, which, found)
+            left.index_add_(0, which, torch.full_like(which, -1))
         whole = left == 0
         yield int(whole.sum()), torch.where(whole, sums / task.n_pairs, torch.nan).float()
 
