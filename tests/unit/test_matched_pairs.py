@@ -81,13 +81,26 @@ def test_a_seed_draws_the_same_pairs_and_a_split_loses_none(
 ) -> None:
     assert matched_pairs(model, count=60, seed=4) == pairs
     assert matched_pairs(model, count=60, seed=5) != pairs
+    assert matched_pairs(model, count=9, seed=4) == pairs.split(9)[0]
     first, rest = pairs.split(25)
     assert (len(first.recall.pairs), len(rest.reasoning.pairs)) == (25, 35)
     assert (*first.reasoning.pairs, *rest.reasoning.pairs) == pairs.reasoning.pairs
 
 
-def test_another_model_and_too_many_pairs_are_refused(model: LanguageModel) -> None:
-    with pytest.raises(InputError, match=r"made for recall-4l, and induction-2l does not know"):
+def test_another_tokenizer_gets_those_that_fit_it_and_too_few_are_said(
+    model: LanguageModel,
+) -> None:
+    with pytest.raises(InputError, match=r"candidates .* 0 can be used with induction-2l's"):
         matched_pairs(pc.load("induction-2l"))
-    with pytest.raises(InputError, match=r"There are 1 to 107 matched pairs.*not 108"):
-        matched_pairs(model, count=108)
+    with pytest.raises(InputError, match=r"1284 can be used.*2000 were asked for"):
+        matched_pairs(model, count=2000)
+    with pytest.raises(InputError, match="at least 1 of each kind, not 0"):
+        matched_pairs(model, count=0)
+
+
+@pytest.mark.model
+def test_a_language_model_reads_both_kinds_in_one_length() -> None:
+    language_model = pc.load("smollm2")
+    found = matched_pairs(language_model, count=8, seed=1)
+    both = [read(kind, language_model) for kind in (found.recall, found.reasoning)]
+    assert len({len(one.ids) for kind in both for one in (*kind.clean, *kind.corrupt)}) == 1

@@ -1,8 +1,9 @@
 """Double dissociation: parts that one task needs and another does not, and the reverse.
 
-"Disentangling Recall and Reasoning in Transformers" (October 2025) takes two kinds of prompts, of
-recall and of reasoning, and asks whether a model answers them with different parts. Written from
-its abstract; what the abstract leaves open is decided here and said.
+Fartale, Kattamuri, Raja, Vats, Prasad and Moharir ("Disentangling Recall and Reasoning in
+Transformer Models through Layer-wise Attention and Activation Analysis", 2025) take prompts of two
+kinds, of recall and of reasoning, and ask whether a model answers them with different parts.
+Written from their abstract; what that leaves open is decided here and said.
 
 1. *Score* every part on both tasks. By *patching* (the paper's way): how much of the way from the
    corrupt prompt's metric to the clean one's the part's clean value brings back,

@@ -1,4 +1,4 @@
-"""Matched prompt pairs of recall and of reasoning, for the shipped model that does both.
+"""Matched prompt pairs of recall and of reasoning: what is asked differs, and nothing before it.
 
 Both kinds of prompt begin with the same two premises and end with a question of five words:
 
@@ -7,9 +7,10 @@ Both kinds of prompt begin with the same two premises and end with a question of
 
 so that what one kind needs and the other does not is neither a matter of length, nor of position,
 nor of what stands before. The answer of the first is in the model's weights and nowhere in the
-prompt; that of the second is in no weight, as the three people never stood together in the
-training text. In the corrupt prompt of a recall it is another country; in that of a puzzle the
-tallest and the shortest have changed places, so that the words are the same.
+prompt; that of the second is in no weight: for the shipped model `recall-4l` the three people are
+some that never stood together in its training text. In the corrupt prompt of a recall it is another
+country; in that of a puzzle the tallest and the shortest have changed places, so that the words are
+the same.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from patchclamp.errors import InputError
-from patchclamp.methods.prompt_sets import Pair, PromptSet, read
+from patchclamp.methods.prompt_sets import Pair, PromptSet, fitted
 from patchclamp.models.shipped import train_recall as trained
-from patchclamp.models.shipped.word_level import SPECIAL, UNKNOWN
+from patchclamp.models.shipped.word_level import SPECIAL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
     from patchclamp.models.language_model import LanguageModel
 
 
@@ -54,60 +59,84 @@ class MatchedPairs:
 
 
 def matched_pairs(model: LanguageModel, count: int = 32, seed: int = 0) -> MatchedPairs:
-    """Draw pairs of both kinds, of one token length throughout; no country comes twice.
+    """Draw pairs of both kinds, of one token length throughout.
 
     Premises say "taller" or "shorter", in either order, and the question is for the tallest or the
-    shortest, all as coins fall. The three people are among those kept for measuring.
+    shortest, all as coins fall. No country comes twice before all have come. With the same seed
+    fewer pairs are the beginning of more.
 
     Args:
-        model: the shipped model `recall-4l`, or another that the same script trained.
+        model: whose tokenizer they are for. With `recall-4l` every candidate can be used; another
+            model's tokenizer must read the names and both answers as one token each, which leaves
+            few.
         count: how many pairs of each kind.
         seed: of what is drawn.
 
     Raises:
-        InputError: when the model does not know the words, or there are fewer countries.
+        InputError: when the model reads no text or predicts no next token, or fewer pairs fit.
     """
-    if not 1 <= count <= len(trained.CAPITALS):
-        msg = f"There are 1 to {len(trained.CAPITALS)} matched pairs, one a country, not {count}."
+    if count < 1:
+        msg = f"Matched pairs are at least 1 of each kind, not {count}."
         raise InputError(msg)
     generator = torch.Generator().manual_seed(seed)
-    people = trained.draw_people(generator, count, held_out=True)
-    directions = torch.rand(count, 2, generator=generator) < 0.5
-    swapped, shortest = (trained.coins(generator, count) for _ in range(2))
-    order = torch.randperm(len(trained.CAPITALS), generator=generator)
-    countries, others = (order.roll(-shift)[:count, None] for shift in (0, 1))
-    exchanged = people.flip(1)
-    premises = trained.puzzle(people, directions, swapped)
-    turned = trained.puzzle(exchanged, directions, swapped)
-    recall, recall_corrupt = (
-        torch.cat([premises, trained.question_of_fact(asked)], 1) for asked in (countries, others)
+    by_length: dict[int, list[tuple[Pair, Pair]]] = {}
+    drawn = 0
+    for step in range(1, _ROUNDS + 1):
+        for both in _draw(generator, step):
+            drawn += 1
+            (_, one), (_, other) = (fitted(pair, model) for pair in both)
+            if isinstance(one, int) and one == other:
+                by_length.setdefault(one, []).append(both)
+        if any(len(some) >= count for some in by_length.values()):
+            break
+    chosen = max(by_length.values(), key=len, default=[])[:count]
+    if len(chosen) < count:
+        msg = (
+            f"Of {drawn} candidates for matched pairs {len(chosen)} can be used with "
+            f"{model.name}'s tokenizer, in which both kinds of prompt must have one length and "
+            f"answers one token; {count} were asked for. All of them can be used with recall-4l."
+        )
+        raise InputError(msg)
+    recall, reasoning = zip(*chosen, strict=True)
+    return MatchedPairs(
+        PromptSet("recall", "A capital, after two premises", seed, recall),
+        PromptSet("reasoning", "The tallest or the shortest of three", seed, reasoning),
     )
-    reasoning, reasoning_corrupt = (
-        torch.cat([said, trained.question_of_height(who, shortest)], 1)
-        for said, who in ((premises, people), (turned, exchanged))
-    )
-    found = MatchedPairs(
-        _set("recall", "A capital, after two premises", seed, recall, recall_corrupt),
-        _set(
-            "reasoning", "The tallest or the shortest of three", seed, reasoning, reasoning_corrupt
-        ),
-    )
-    for kind in (found.recall, found.reasoning):
-        _check(kind, model)
-    return found
 
 
+_ROUNDS = 12
+"""How often all countries are gone through; another tokenizer can use few of the candidates."""
 _NAMES = (*SPECIAL, *trained.WORDS)
 _PROPER = {*trained.PEOPLE, *trained.CAPITALS, *trained.CAPITALS.values()}
 
 
-def _set(name: str, about: str, seed: int, clean: torch.Tensor, corrupt: torch.Tensor) -> PromptSet:
-    """Make a set of LongTensor[pair, pos], whose last two words are the answer and a full stop."""
-    pairs = tuple(
+def _draw(generator: torch.Generator, step: int) -> Iterable[tuple[Pair, Pair]]:
+    """Draw a pair of either kind for each country; corrupt is the country so many places on."""
+    count = len(trained.CAPITALS)
+    people = trained.draw_people(generator, count, held_out=True)
+    directions = torch.rand(count, 2, generator=generator) < 0.5
+    swapped, shortest = (trained.coins(generator, count) for _ in range(2))
+    countries = torch.randperm(count, generator=generator)[:, None]
+    exchanged = people.flip(1)
+    premises = trained.puzzle(people, directions, swapped)
+    turned = trained.puzzle(exchanged, directions, swapped)
+    recall = [
+        torch.cat([premises, trained.question_of_fact(asked)], 1)
+        for asked in (countries, countries.roll(-step, 0))
+    ]
+    reasoning = [
+        torch.cat([said, trained.question_of_height(who, shortest)], 1)
+        for said, who in ((premises, people), (turned, exchanged))
+    ]
+    return zip(_pairs(*recall), _pairs(*reasoning), strict=True)
+
+
+def _pairs(clean: Tensor, corrupt: Tensor) -> list[Pair]:
+    """Read LongTensor[pair, pos], whose last two words are the answer and a full stop."""
+    return [
         Pair(_text(one[:-2]), _text(other[:-2]), *(f" {_cased(end[-2])}" for end in (one, other)))
         for one, other in zip(clean.tolist(), corrupt.tolist(), strict=True)
-    )
-    return PromptSet(name, about, seed, pairs)
+    ]
 
 
 def _text(ids: list[int]) -> str:
@@ -117,17 +146,3 @@ def _text(ids: list[int]) -> str:
 
 def _cased(word: int) -> str:
     return _NAMES[word].capitalize() if _NAMES[word] in _PROPER else _NAMES[word]
-
-
-def _check(kind: PromptSet, model: LanguageModel) -> None:
-    made_for = f"these pairs are made for recall-4l, and {model.name} does not know their words"
-    try:
-        given = read(kind, model)
-    except InputError as error:
-        msg = f"Matched pairs of recall and reasoning: {made_for} ({error})"
-        raise InputError(msg) from error
-    unknown = _NAMES.index(UNKNOWN)
-    words = [word for one in given.clean for word in one.ids]
-    if model.anatomy.d_vocab != len(_NAMES) or unknown in words:
-        msg = f"Matched pairs of recall and reasoning: {made_for}."
-        raise InputError(msg)

@@ -231,12 +231,12 @@ def prompt_set(name: str, model: LanguageModel, count: int = 16, seed: int = 0) 
         msg = f"A prompt set has at least 1 pair, not {count}."
         raise InputError(msg)
     candidates = _distinct(task.draw(torch.Generator().manual_seed(seed), model))
-    first = [_fitted(pair, model) for pair in islice(candidates, _FIRST_LOOK)]
+    first = [fitted(pair, model) for pair in islice(candidates, _FIRST_LOOK)]
     lengths = Counter(fit for _, fit in first if isinstance(fit, int))
     common = lengths.most_common(1)[0][0] if lengths else None
     pairs: list[Pair] = []
     left_out: Counter[str] = Counter()
-    for pair, fit in chain(first, (_fitted(pair, model) for pair in candidates)):
+    for pair, fit in chain(first, (fitted(pair, model) for pair in candidates)):
         if len(pairs) == count:
             break
         if fit == common:
@@ -256,8 +256,8 @@ def prompt_set(name: str, model: LanguageModel, count: int = 16, seed: int = 0) 
     return PromptSet(name, task.about, seed, tuple(pairs), note)
 
 
-def _fitted(pair: Pair, model: LanguageModel) -> tuple[Pair, int | str]:
-    """Return the pair with its token length, or with why it cannot be used."""
+def fitted(pair: Pair, model: LanguageModel) -> tuple[Pair, int | str]:
+    """Return the pair with its token length, or with why a model's tokenizer cannot use it."""
     try:
         clean, corrupt = (model.to_ids(text).tolist() for text in (pair.clean, pair.corrupt))
     except InputError:
