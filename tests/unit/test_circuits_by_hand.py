@@ -29,7 +29,7 @@ from patchclamp.methods.ablation import component_effects, component_estimates, 
 from patchclamp.methods.activation_patching import activation_patching
 from patchclamp.methods.edge_attribution import eap, eap_ig
 from patchclamp.methods.levels import level
-from patchclamp.methods.path_patching import cut_levels, edge_runs, exact_edges
+from patchclamp.methods.path_patching import cut_levels, edge_runs, exact_edges, with_cut
 from patchclamp.models.language_model import LanguageModel
 from tests.unit import tiny
 from tests.unit.pairs import on_worker, task_on
@@ -282,6 +282,26 @@ def test_scores_of_edges_are_gradients_by_hand_times_differences(name: str, step
     *_, (_, scores) = on_worker(hand.task, lambda: list(eap_ig(hand.task, steps=steps)))
     truth = hand.scores(steps)
     same_scores(scores, truth)
+
+
+def test_many_pairs_are_scored_in_pieces_and_averaged_over_all_of_them() -> None:
+    task = task_on(model("llama"), pairs=40, length=20)
+    hand = ByHand(task)
+    assert on_worker(task, lambda: 2 * task.base().at_once < task.n_pairs)  # three pieces at least
+    *_, (_, scores) = on_worker(task, lambda: list(eap_ig(task, steps=2)))
+    same_scores(scores, hand.scores(2))
+    estimates = on_worker(task, lambda: component_estimates(task, "corrupt"))
+    nodes = on_worker(task, lambda: eap(task)).nodes()
+    for place, site in components(task.engine.model.anatomy).items():
+        sources = [source.address for source in scores.graph.sources]
+        node = nodes[sources.index(str(site))]
+        assert abs(estimates[place] - node) < EXACT * nodes.abs().max()
+    chosen = some(hand.written.edges(), 0.3, seed=0)
+    cut = torch.zeros_like(scores.graph.exists)
+    cut[tuple(torch.tensor(places(task, chosen)).T)] = True
+    found = on_worker(task, lambda: with_cut(task, edge_runs(task), cut))
+    assert abs(found - hand.cut(chosen, "corrupt")) < EXACT * hand.largest
+    assert abs(found - hand.level) > SEEN * hand.largest
 
 
 def same_scores(scores: EdgeScores, truth: dict[Edge, float]) -> None:
