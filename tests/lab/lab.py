@@ -347,6 +347,19 @@ class Notebook:
         )
         return self.page.locator(".pc-attention-inspector").nth(index)
 
+    def ablator(self, index: int = 0) -> Locator:
+        """One of the CircuitAblators, once it shows all there is: nothing waits or is stale."""
+        self.page.wait_for_function(
+            """index => {
+              const view = document.querySelectorAll(".pc-circuit-ablator")[index];
+              return view?.querySelector(".pc-body:not([hidden])")
+                && !view.hasAttribute("aria-busy") && !view.hasAttribute("data-stale")
+                && !(view.querySelector(".pc-row") && view.querySelector("[data-old-effects]"));
+            }""",
+            arg=index,
+        )
+        return self.page.locator(".pc-circuit-ablator").nth(index)
+
     def settled(self, index: int = 0) -> Locator:
         """A view once it shows what it has to show: nothing computing, nothing stale."""
         view = self.view(index)
