@@ -644,10 +644,14 @@ function render(host: Host) {
       }),
     );
     const { clean, corrupt, note } = scored;
+    const between =
+      clean === null || corrupt === null
+        ? ""
+        : `: ${short(clean)} becomes ${short(corrupt)} with everything replaced`;
     const old = stale ? "Scored under another prompt, metric or stack: find again. " : "";
     say(
       graphNote,
-      `${old}${METHOD[scored.method]}; ${scored.of === "nodes" ? "components scored" : "edges scored"}, replaced by ${scored.how === "zero" ? "zero" : `the ${scored.how}`}: ${short(clean)} becomes ${short(corrupt)} with everything replaced. ${note}`.trim(),
+      `${old}${METHOD[scored.method]}; ${scored.of === "nodes" ? "components scored" : "edges scored"}, replaced by ${scored.how === "zero" ? "zero" : `the ${scored.how}`}${between}. ${note}`.trim(),
     );
   }
 

@@ -1249,11 +1249,12 @@ export interface Graph {
    * How many edges the model has.
    */
   total: number;
-  clean: number;
+  clean: number | null;
   /**
-   * The metric with nothing replaced, and with everything.
+   * The metric with nothing replaced, and with everything; null where a loaded circuit does not
+   * say.
    */
-  corrupt: number;
+  corrupt: number | null;
   sizes: PackedArray;
   thresholds: PackedArray;
   /**

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass, replace
 from math import isnan
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from patchclamp.engine.edges import Graph
 from patchclamp.errors import InputError, MetricError, ModelError, PatchclampError, Stopped
@@ -55,6 +55,7 @@ _FIRST_SHARE = 10  # the circuit shown first has a tenth of the edges
 MEASURED_EDGES = 60
 """So many of the strongest edges are measured exactly once all are scored."""
 MEASURING = "measuring the strongest edges"
+UNFINISHED = "It was stopped before it was finished."
 LOADS = 'ablator.load_circuit("circuit.json")  # the file that was loaded'
 NO_CIRCUIT = "No circuit has been looked for yet: find one first (ablator.find())."
 
@@ -144,6 +145,7 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         self._running = None
 
     # --- the same gestures, from Python -----------------------------------------------------------
+
     def find(
         self,
         method: Finder = "eap-ig",
@@ -179,9 +181,9 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         search, so_far = self._asked(Search(method, of, how, steps, threshold, runs)), _so_far()
         self._stop_tasks(lambda name: name == "faithful")
         job = self._find_job(search, so_far)
-        self._sweep("find", self._cost_of(search), job, lambda: bool(so_far))
-        self._take(so_far[0])
-        self._sweep("find", MEASURING, self._exact_job(), lambda: True)
+        _, whole = self._sweep("find", self._cost_of(search), job, lambda: so_far or None)
+        self._take(so_far[0] if whole else so_far[0].saying(UNFINISHED))
+        self._sweep("find", MEASURING, self._exact_job(), lambda: self._found)
         self._push_graph(always=True)
         return self.edges
 
@@ -258,12 +260,11 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             completeness.
 
         Raises:
-            InputError: when there is no circuit.
+            InputError: when there is no circuit, or no corrupt prompt for it.
         """
-        self._selection()
-        found: Checked | None = self._session.submit(self._check_job()).result()
-        if found is None:
-            raise InputError(self._declared().task.why_no_corrupt)
+        self._check_how(self._need().value.scores.how)
+        self._whole()
+        found: Checked = self._session.submit(self._check_job()).result()
         return found
 
     def faithfulness(self) -> "pd.DataFrame":
@@ -274,12 +275,12 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             random_high. Random circuits have as many edges into each layer's readers.
 
         Raises:
-            InputError: when no circuit was looked for yet.
+            InputError: when no circuit was looked for yet, or there is no corrupt prompt for it.
         """
-        self._sweep("faithful", self._cost_of_sizes(), self._curve_job(), lambda: True)
-        if self._curve is None:
-            raise InputError(self._declared().task.why_no_corrupt)
-        return pictures.curve_frame(self._curve.value)
+        self._check_how(self._need().value.scores.how)
+        what, job = self._cost_of_sizes(), self._curve_job()
+        found, _ = self._sweep("faithful", what, job, lambda: self._curve)
+        return pictures.curve_frame(found.value)
 
     def edge(self, address: str) -> EdgeEffect:
         """Cut one edge, such as "L3.H1->L7.H2:q", exactly.
@@ -310,8 +311,7 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         Raises:
             InputError: when there is none.
         """
-        self._selection()
-        cast("Circuit", self.circuit).save(path)
+        self._whole().save(path)
 
     def load_circuit(self, path: "str | Path") -> None:
         """Take a circuit from a JSON file.
@@ -327,8 +327,7 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         Raises:
             InputError: when there is none.
         """
-        self._selection()
-        return cast("Circuit", self.circuit).to_networkx()
+        return self._whole().to_networkx()
 
     def refresh(self) -> None:
         """Compute what the view shows now and wait for it; a page that is open gets it too.
@@ -350,9 +349,11 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         Raises:
             InputError: when there is none.
         """
+        self._whole()
         return circuit_code(self._session, self._need().value.asked, self._selection())
 
     # --- gestures from the page -------------------------------------------------------------------
+
     def _on_find(self, message: say.Find) -> None:
         self._refuse_encoders("method")
         with rows.about("method"):
@@ -410,20 +411,20 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         )
 
     def _on_check(self, _message: say.Check) -> None:
+        self._check_how(self._need().value.scores.how)
         what = self._cost_of_sizes()
         self._stop_tasks(lambda name: name == "faithful")
         self._start("faithful", what, self._curve_job(), then=lambda _none: None, priority="sweep")
 
     def _on_export(self, message: say.Export) -> Later:
         with rows.about("format"):
-            self._selection()
+            self._whole()
         name = f"circuit-{self._session.model.name}".replace("/", "-")
 
         def job(_should_stop: ShouldStop) -> say.ExportBody:
-            circuit = cast("Circuit", self.circuit)
             if message.format == "code":
                 return say.ExportBody(name=f"{name}.py", text=self.circuit_code())
-            return say.ExportBody(name=f"{name}.json", text=pictures.circuit_text(circuit))
+            return say.ExportBody(name=f"{name}.json", text=pictures.circuit_text(self._whole()))
 
         return self._answer(
             message.id, "export", "writing the circuit", job, lambda body: body, field="format"
@@ -438,6 +439,7 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             self.circuit = Circuit.from_json(data)
 
     # --- what is declared -------------------------------------------------------------------------
+
     def _keys(self, declared: Declared) -> dict[str, Hashable]:
         circuits = {
             "graph": declared.bare_key,
@@ -495,6 +497,17 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             raise InputError(NO_CIRCUIT)
         return self._found
 
+    def _whole(self) -> Circuit:
+        """The circuit.
+
+        Raises:
+            InputError: when there is none.
+        """
+        circuit = self.circuit
+        if circuit is None:
+            raise InputError(NO_CIRCUIT)
+        return circuit
+
     def _selection(self) -> Selection:
         """The session's circuit, or that which was found, where an undo has taken it away."""
         found, chosen = self._need().value, self._session.circuit
@@ -528,27 +541,30 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             if edge.exact is not None
         }
         said = "This circuit was loaded: what it was found on may be other prompts than these."
-        selection = Selection(len(circuit.edges), notes=circuit.notes)
-        return pictures.Found(next(self._finds), scores, selection, exact, LOADS, (said,))
+        return pictures.Found(
+            next(self._finds),
+            scores,
+            Selection(int(circuit.mask(scores.graph).sum()), notes=circuit.notes),
+            exact,
+            LOADS,
+            (said,),
+            metric=circuit.metric,
+            about=circuit.about,
+        )
 
     def _circuit_now(self, found: pictures.Found, selection: Selection) -> Circuit:
         """The circuit as it is, with what was measured of it."""
-        declared, session = self._declared(), self._session
-        kept = self._checks.get(self._check_key(declared))
-        try:
-            metric = session.metric.to_json()
-        except MetricError:  # a function of the user's goes into no file
-            metric = None
+        kept = self._checks.get(self._check_key(self._declared()))
         known = None if kept is None else kept.value
         return circuit_of(
             selection,
             found.scores,
-            session.model.name,
+            self._session.model.name,
             exact=found.exact,
-            metric=metric,
-            about=self._found_on(),
-            faithfulness=None if known is None else pictures.number(known.faithfulness),
-            completeness=None if known is None else pictures.number(known.completeness),
+            metric=found.metric,
+            about=found.about,
+            faithfulness=None if known is None else pictures.number_or_none(known.faithfulness),
+            completeness=None if known is None else pictures.number_or_none(known.completeness),
         )
 
     def _found_on(self) -> dict[str, Any]:
@@ -561,12 +577,13 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         return {name: text if isinstance(text, str) else None for name, text in texts.items()}
 
     # --- following the session --------------------------------------------------------------------
-    def _moved(self, names: set[str]) -> None:
-        super()._moved(names)
+
+    def _moved(self, names: set[str], declared: Declared) -> None:
+        super()._moved(names, declared)
         if "graph" in names:
             self._stop_tasks(lambda name: name in {"find", "faithful"})
             for push, kept in ((self._push_graph, self._found), (self._push_curve, self._curve)):
-                if kept is not None and kept.key == self._held["graph"][0]:
+                if kept is not None and kept.key == declared.bare_key:
                     push(always=True)
             self._check_due.touch()  # a prompt may be typed letter by letter
         elif "checked" in names:
@@ -583,8 +600,7 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         if not isinstance(error, Stopped):
             self._say_error(error, self._session.revision)
         elif so_far and self._stopped_search is so_far:
-            said = "It was stopped before it was finished."
-            self._has_arrived(replace(so_far[0], said=(*so_far[0].said, said)))
+            self._has_arrived(so_far[0].saying(UNFINISHED))
 
     def _adopt(self) -> None:
         with self._lock:
@@ -607,11 +623,11 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         if isinstance(before, Selection) and not found.selection.notes:
             found = replace(found, selection=replace(found.selection, notes=before.notes))
         key = self._declared().bare_key if found.key is None else found.key
-        had_curve = self._curve is not None
+        had_curve, revision = self._curve is not None, session.revision
         with self._lock:
-            self._found = Kept(key, session.revision, found)
+            self._found = Kept(key, revision, found)
             self._curve = None
-        session.set_circuit(found.selection)
+        session.set_circuit(found.selection)  # a change, and the circuit is checked
         declared = self._declared()
         if declared.bare_key == key:
             with self._lock:
@@ -621,7 +637,7 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         if had_curve:  # it was of another graph
             none = pictures.no_curve(declared.revision)
             self._push("faithful", say.FaithfulUpdate(faithful=none))
-        if self._shown:
+        if session.revision == revision:  # it was the same already, but of other edges
             self._start_check()
 
     def _check_key(self, declared: Declared) -> Hashable:
@@ -650,6 +666,7 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         self._start("check", "checking the circuit", self._check_job(), then=lambda _found: None)
 
     # --- on the worker ----------------------------------------------------------------------------
+
     def _bare(self, declared: Declared) -> "Task":
         """The task without the stack."""
         return self._kept_task(declared.task.without_stack())
@@ -688,6 +705,10 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             said.append(f"First shown: the strongest {100 // _FIRST_SHARE} % of the {of}.")
         else:
             of = "edges"
+        try:
+            metric = declared.task.metric.to_json()
+        except MetricError:  # a function of the user's goes into no file
+            metric = None
         return pictures.Found(
             next(self._finds),
             scores,
@@ -696,6 +717,8 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
             search.code,
             tuple(said),
             declared.bare_key,
+            metric,
+            self._found_on(),
         )
 
     def _exact_job(self) -> Callable[[ShouldStop], Any]:
@@ -782,16 +805,12 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
 
     def _curve_job(self) -> Callable[[ShouldStop], Any]:
         def job(should_stop: ShouldStop) -> Generator[None, None, None]:
-            now = self._checkable()
-            if now is None:
-                return
-            declared, found, selection = now
+            found, of, declared = self._need().value, self._selection().of, self._declared()
             running = self._run_edges(found.scores.how, should_stop)
             scores = replace(found.scores, clean=running.clean, corrupt=running.corrupt)
-            task = self._bare(declared)
-            sizes = sizes_of(scores.total(selection.of))
+            task, sizes = self._bare(declared), sizes_of(scores.total(of))
             for curve in faithfulness_curve(
-                task, running.runs, scores, sizes, of=selection.of, should_stop=should_stop
+                task, running.runs, scores, sizes, of=of, should_stop=should_stop
             ):
                 with self._lock:
                     self._curve = Kept(declared.bare_key, declared.revision, curve)
@@ -822,6 +841,7 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         return pictures.edge_body(self._graph().edge(*place), known, effect, text)
 
     # --- what there is to draw --------------------------------------------------------------------
+
     def _push_declared(self) -> None:
         if self._shown:
             declared = self._declared()
@@ -910,16 +930,14 @@ class CircuitAblator(ComponentView, bundle="circuit-ablator"):
         )
 
     def _cuts(self, hello: Any) -> list[tuple[str, dict[str, Any]]]:
-        """The pairs' texts beyond the one shown first, then what a look at them costs most."""
-        pairs = hello.circuit.pairs
-        fewer = [] if pairs is None else pairs.pairs[: pairs.shown + 1][-1:]
-        circuit = hello.circuit
+        circuit, pairs = hello.circuit, hello.circuit.pairs
         if pairs is not None:
-            one = pairs.model_copy(update={"pairs": fewer, "shown": 0})
-            circuit = circuit.model_copy(update={"pairs": one})
+            shown = pairs.pairs[pairs.shown : pairs.shown + 1]
+            alone = pairs.model_copy(update={"pairs": shown, "shown": 0})
+            circuit = circuit.model_copy(update={"pairs": alone})
         return [
             ("patching", {"patching": []}),
-            ("pairs", {"circuit": circuit}),
+            ("pairs", {"circuit": circuit}),  # but for the one that is shown
             ("faithful", {"faithful": None}),
             *super()._cuts(hello),
             ("graph", {"graph": None, "checked": None, "faithful": None}),

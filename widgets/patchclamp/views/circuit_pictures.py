@@ -40,6 +40,8 @@ class Found:
         asked: the call that found it.
         said: what a reader must know, sentence by sentence.
         key: what the edges were scored on; None where that was elsewhere.
+        metric: what was measured, as JSON; None of a function of the user's.
+        about: the prompts, as JSON.
     """
 
     number: int
@@ -49,6 +51,8 @@ class Found:
     asked: str
     said: tuple[str, ...] = ()
     key: Hashable = None
+    metric: Mapping[str, Any] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
     #: What was computed of the scores, which stay when more becomes exact.
     _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
@@ -86,6 +90,10 @@ class Found:
         found: T = self._known[what]
         return found
 
+    def saying(self, sentence: str) -> "Found":
+        """The same, with one more thing that a reader must know."""
+        return replace(self, said=(*self.said, sentence))
+
     def note(self) -> str:
         """All that a reader must know."""
         wrong = [disagreement(float(self.scores.values[at]), v) for at, v in self.exact.items()]
@@ -122,8 +130,8 @@ class Found:
             estimate=np.asarray([float(scores.values[at]) for at in places], dtype=np.float32),
             exact=np.asarray([self.exact.get(at, nan) for at in places], dtype=np.float32),
             total=graph.n_edges,
-            clean=scores.clean,
-            corrupt=scores.corrupt,
+            clean=number_or_none(scores.clean),
+            corrupt=number_or_none(scores.corrupt),
             sizes=np.asarray(sizes, dtype=np.int32),
             thresholds=np.asarray(thresholds, dtype=np.float32),
             note=self.note(),
@@ -163,9 +171,9 @@ def checked(found: Checked, revision: int) -> say.Checked:
         clean=found.clean,
         corrupt=found.corrupt,
         circuit=found.circuit,
-        without=number(found.without),
-        faithfulness=number(found.faithfulness),
-        completeness=number(found.completeness),
+        without=number_or_none(found.without),
+        faithfulness=number_or_none(found.faithfulness),
+        completeness=number_or_none(found.completeness),
     )
 
 
@@ -233,7 +241,7 @@ def edge_body(
     """What one edge does, for the page."""
     return say.EdgeBody(
         address=address,
-        estimate=number(estimate),
+        estimate=number_or_none(estimate),
         exact=found.exact,
         before=found.before,
         after=found.after,
@@ -250,6 +258,6 @@ def circuit_text(circuit: Circuit) -> str:
     return json.dumps(circuit.to_json(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def number(value: float) -> float | None:
+def number_or_none(value: float) -> float | None:
     """A number, or None for NaN, which JSON does not know."""
     return None if np.isnan(value) else value

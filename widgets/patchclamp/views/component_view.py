@@ -51,6 +51,8 @@ T = TypeVar("T")
 Kind = tuple[Direction, Over]
 """What kind of patching."""
 
+MAPPING = "ablating every component"
+PATCHING = "patching activations"
 SETTLED_AFTER = 0.3
 """Seconds without a change until what takes long is measured again."""
 _PICTURES_EVERY = 0.15  # seconds between two pictures of one kind that fill in
@@ -122,6 +124,7 @@ class ComponentView(StackView):
         self._tasks_kept: OrderedDict[Hashable, Task] = OrderedDict()
         self._held: dict[str, tuple[Hashable, int]] = {}
         self._held_at = -1
+        self._seen: dict[str, Hashable] = {}
         self._maps: OrderedDict[Hashable, Kept[pictures.Effects]] = OrderedDict()
         self._halted: Hashable = None
         self._patched: dict[Kind, Kept[pictures.Patching]] = {}
@@ -147,6 +150,7 @@ class ComponentView(StackView):
         self._tasks_kept.clear()
 
     # --- the same gestures, from Python -----------------------------------------------------------
+
     @property
     def pairs(self) -> PromptSet | None:
         """The prompt pairs that everything is averaged over, or None: the prompt alone. Settable.
@@ -191,11 +195,9 @@ class ComponentView(StackView):
             MetricError: when the metric is no number.
         """
         self._look_with(how)
-        key = self._map_key(self._declared())
-        self._sweep(
-            "map", "ablating every component", self._map_job(how), lambda: key in self._maps
-        )
-        return self._maps[key].value.frame(components(self._session.model.anatomy))
+        key = self._mapping = self._map_key(self._declared())
+        found, _ = self._sweep("map", MAPPING, self._map_job(how), lambda: self._maps.get(key))
+        return found.value.frame(components(self._session.model.anatomy))
 
     def ablate(self, *addresses: str, how: Replacement = "mean", solo: bool = False) -> None:
         """Ablate components, or take their ablations back where every one of them is ablated.
@@ -252,11 +254,9 @@ class ComponentView(StackView):
         one_of(direction, get_args(Direction), "direction")
         one_of(over, get_args(Over), "activation")
         self._check_how("corrupt")
-        job, kind = self._patching_job(direction, over), (direction, over)
-        self._sweep("patching", "patching activations", job, lambda: kind in self._patched)
-        return pictures.patching_frame(
-            self._patched[direction, over].value.found, self._token_texts()
-        )
+        kind, job = (direction, over), self._patching_job(direction, over)
+        found, _ = self._sweep("patching", PATCHING, job, lambda: self._patched.get(kind))
+        return pictures.patching_frame(found.value.found, self._token_texts())
 
     def interaction(
         self, a: str | Sequence[str], b: str | Sequence[str], how: Replacement = "mean"
@@ -285,8 +285,10 @@ class ComponentView(StackView):
         Of the map what a Stop has left out stays out.
         """
         super().refresh()
-        if self._predicts and self._halted != self._map_key(self._declared()):
-            self._session.submit(self._map_job(self._how), priority="sweep").result()
+        declared = self._declared()
+        if self._halted != self._map_key(declared) and self._can_map(declared):
+            self._mapping = self._map_key(declared)
+            self._sweep("map", MAPPING, self._map_job(self._how), lambda: self._mapping)
 
     def stop(self) -> None:
         """End the view's long work where it is; what was measured stays."""
@@ -294,11 +296,15 @@ class ComponentView(StackView):
         super().stop()
 
     # --- gestures from the page -------------------------------------------------------------------
+
     def _on_objective(self, message: say.Objective) -> None:
         self._refuse_encoders("metric")
-        metric = self._objective(message)
-        with rows.about("token" if message.against is None else "against"):
-            self._session.metric = metric
+        for name, token in (("token", message.token), ("against", message.against)):
+            if token is not None:
+                with rows.about(name):
+                    self._session.model.token_id(token)
+        with rows.about("metric"):
+            self._session.metric = self._objective(message)
 
     def _on_pairs(self, message: say.Pairs) -> None:
         self._refuse_encoders("name")
@@ -348,7 +354,7 @@ class ComponentView(StackView):
         self._stop_tasks(lambda name: name == "patching")
         self._start(
             "patching",
-            "patching activations",
+            PATCHING,
             self._patching_job(message.direction, message.over),
             then=lambda _none: None,
             priority="sweep",
@@ -393,23 +399,48 @@ class ComponentView(StackView):
         return LATER
 
     def _sweep(
-        self, name: str, what: str, job: Callable[[ShouldStop], Any], some: Callable[[], bool]
-    ) -> None:
-        """Do long work and wait for it; when it is stopped, what there is by then will do."""
+        self,
+        name: str,
+        what: str,
+        job: Callable[[ShouldStop], Any],
+        so_far: Callable[[], T | None],
+    ) -> tuple[T, bool]:
+        """Do long work and wait for it.
+
+        Args:
+            name: what it is, among this view's jobs.
+            what: the same in words.
+            job: what is done.
+            so_far: what there is of it, when it was stopped too.
+
+        Returns:
+            What there is, and whether it is whole.
+
+        Raises:
+            Stopped: when it was stopped before there was anything.
+        """
         self._stop_tasks(lambda other: other == name)
-        nothing: Callable[[Any], None] = lambda _: None  # noqa: E731 (one line says it)
+        whole = True
+
+        def nothing(_ended: object) -> None:
+            """Who waits is told."""
+
         task = self._start(name, what, job, then=nothing, failed=nothing, priority="sweep")
         try:
             task.result()
         except Stopped:
-            if not some():
-                raise
+            whole = False
+        found = so_far()
+        if found is None:
+            raise Stopped("It was stopped before there was anything to show.")
+        return found, whole
 
     def _refuse_encoders(self, field: str) -> None:
         if not self._predicts:
             raise MessageError(NO_PREDICTION, field=field)
 
     # --- what is declared -------------------------------------------------------------------------
+
     def _declared(self) -> Declared:
         """What is measured on; what was computed of the same before is kept with its task."""
         session = self._session
@@ -484,14 +515,14 @@ class ComponentView(StackView):
 
     def _look_with(self, how: Replacement) -> None:
         """Let the map be of another replacement."""
-        if not self._predicts:
-            raise ModelError(NO_PREDICTION)
         self._check_how(how)
         self._how, self._halted = how, None
         self._push_declared()
 
     def _check_how(self, how: Replacement) -> None:
-        """Say when there is nothing to put in a component's place."""
+        """Say when there is nothing to measure, or to put in a component's place."""
+        if not self._predicts:
+            raise ModelError(NO_PREDICTION)
         one_of(how, get_args(Replacement), "replacement")
         if how == "corrupt":
             task = self._declared().task
@@ -533,16 +564,21 @@ class ComponentView(StackView):
         self._before_solo = (wanted, stack, alone)
 
     # --- following the session --------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        self._seen = self._keys(self._declared())
+        super()._wake()
+
     def _changed(self, change: Change) -> None:
-        before = {name: key for name, (key, _) in self._held.items()}
         declared = self._declared()
-        self._holds_since(declared)
-        moved = {n for n, key in self._keys(declared).items() if n in before and before[n] != key}
+        before, keys = self._seen, self._keys(declared)
+        self._seen = keys
+        moved = {name for name, key in keys.items() if before.get(name, key) != key}
         self._stop_tasks(lambda name: name in moved)
         if not self._told_again():
             super()._changed(change)
         self._push_declared()
-        self._moved(moved)
+        self._moved(moved, declared)
 
     def _told_again(self) -> bool:
         """Whether all that was computed of the prompt and the stack still holds: it is told so.
@@ -566,13 +602,14 @@ class ComponentView(StackView):
             self._push("effects", say.EffectsUpdate(revision=revision, rows=self._effects[1]))
         return True
 
-    def _moved(self, names: set[str]) -> None:
+    def _moved(self, names: set[str], declared: Declared) -> None:
         """What some pictures are measured on has changed; after an undo they may hold again."""
         if "map" in names:
             self._map_due.touch()
         if "patching" in names:
-            for kind in list(self._patched):
-                self._push_patching(kind, always=True)
+            for kind, kept in list(self._patched.items()):
+                if kept.key == declared.key:
+                    self._push_patching(kind, always=True)
 
     @abstractmethod
     def _push_declared(self) -> None:
@@ -586,11 +623,16 @@ class ComponentView(StackView):
     def _is_long(self, name: Hashable) -> bool:
         return super()._is_long(name) and name not in _ANSWERS
 
+    def _can_map(self, declared: Declared) -> bool:
+        """Whether there is something to measure, and to put in components' place."""
+        return self._predicts and (self._how != "corrupt" or declared.task.corrupt is not None)
+
     def _start_map(self, *, again: bool = False) -> None:
         """Measure the map where it is not that of the stack, the prompts and the metric now."""
-        if not self._shown or self._closed or not self._predicts:
+        declared = self._declared()
+        if not self._shown or self._closed or not self._can_map(declared):
             return
-        key = self._map_key(self._declared())
+        key = self._map_key(declared)
         if key == self._halted and not again:
             return
         kept = self._maps.get(key)
@@ -605,13 +647,14 @@ class ComponentView(StackView):
         self._stop_tasks(lambda name: name == "map")
         self._start(
             "map",
-            "ablating every component",
+            MAPPING,
             self._map_job(self._how),
             then=lambda _none: None,
             priority="sweep",
         )
 
     # --- on the worker ----------------------------------------------------------------------------
+
     def _map_job(self, how: Replacement) -> Callable[[ShouldStop], Any]:
         def job(should_stop: ShouldStop) -> Generator[None, None, None]:
             declared = self._declared()
@@ -701,6 +744,7 @@ class ComponentView(StackView):
         self._push(("progress", job), say.Progress(job=job, done=done, total=total))
 
     # --- what there is to draw --------------------------------------------------------------------
+
     def _now_and_then(self, name: Hashable, *, always: bool) -> bool:
         """Whether a picture that fills in is worth sending now."""
         now = time.monotonic()

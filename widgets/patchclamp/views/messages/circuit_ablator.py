@@ -335,9 +335,10 @@ class Graph(Message):
     """float32 [edges]: NaN where it was not measured."""
     total: int
     """How many edges the model has."""
-    clean: FiniteFloat
-    corrupt: FiniteFloat
-    """The metric with nothing replaced, and with everything."""
+    clean: FiniteFloat | None
+    corrupt: FiniteFloat | None
+    """The metric with nothing replaced, and with everything; null where a loaded circuit does not
+    say."""
     sizes: Array
     """int32 [sizes]: circuit sizes from 1 to all, evenly on a logarithm."""
     thresholds: Array
