@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,6 +76,23 @@ def test_heads_that_share_keys_share_their_edges() -> None:
     graph = Graph.of(tiny.model("llama").anatomy)
     assert torch.equal(graph.cut(["L0.mlp->L2.H0:k"]), graph.cut(["L0.mlp->L2.H1:k"]))
     assert not torch.equal(graph.cut(["L0.mlp->L2.H1:k"]), graph.cut(["L0.mlp->L2.H2:k"]))
+
+
+def test_a_head_takes_its_keys_and_values_along_where_no_other_head_shares_them() -> None:
+    own = Graph.of(tiny.model("gpt2").anatomy)
+    cut = own.cut(["L1.H2"])
+    for part in ("q", "k", "v"):
+        assert bool((cut & own.cut([f"L1.H2:{part}"])).any()), part
+    shared = Graph.of(tiny.model("llama").anatomy)
+    assert not bool((shared.cut(["L1.H2"]) & shared.cut(["L1.H2:k"])).any())
+
+
+def test_a_selection_of_nodes_is_of_nodes_whatever_edges_a_method_chose(
+    scores: EdgeScores,
+) -> None:
+    chose = replace(scores, chosen=scores.top(3))
+    assert torch.equal(Selection(3).mask(chose), scores.top(3))
+    assert torch.equal(Selection(3, "nodes").mask(chose), scores.top(3, "nodes"))
 
 
 def test_in_a_parallel_model_an_mlp_does_not_read_its_own_layers_heads() -> None:

@@ -117,7 +117,8 @@ class Graph:
         """Return Bool[reader, source]: the edges that some addresses name.
 
         An edge names itself; a component ("L5.H3", "L5.mlp", "embed") its edges in and out, a head
-        those of its queries; "L5.H0:k" or "logits" the edges of that reader.
+        those of its queries, and of its keys and values where no other head shares them; "L5.H0:k"
+        or "logits" the edges of that reader.
 
         Raises:
             AddressError: when there is no such edge or node.
@@ -136,11 +137,19 @@ class Graph:
                     "keys and values that they read, L5.H0:k), MLPs (L5.mlp) and logits."
                 )
                 raise AddressError(msg)
-            if reads is not None:
-                found[reads] |= self.exists[reads]
+            for reader in [] if reads is None else [reads, *self._own_keys(site)]:
+                found[reader] |= self.exists[reader]
             if writes is not None:
                 found[:, writes] |= self.exists[:, writes]
         return found
+
+    def _own_keys(self, site: Site) -> list[int]:
+        """The readers that are a whole head's keys and values, where no other head shares them."""
+        a = self.anatomy
+        if site.kind != "head" or site.part != "z" or a.n_kv_heads != a.n_heads:
+            return []
+        parts = (Site("head", site.layer, site.index, part) for part in ("k", "v"))
+        return [self._reader_places[part] for part in parts]
 
     def _source(self, site: Site) -> int:
         found = self._writes(site)

@@ -9,8 +9,8 @@ the reader's own layer.
 One edge at a time is as published, and for small models. A large model has 70,000 edges, so here a
 reader's edges are tried together first: if cutting all of them changes less than the threshold they
 all go; if not, the half with the smaller estimates (EAP) is tried, and so on down to single edges.
-Edges that go together change the metric by less than the threshold *together*, which is stricter
-than one at a time.
+Edges that go together change the metric by less than the threshold *together*: many small effects
+of one sign, each below it, stay in, while two large ones that cancel each other may go.
 """
 
 from __future__ import annotations

@@ -74,8 +74,9 @@ class Selection:
         """Return Bool[reader, source], the edges that are in."""
         graph = scores.graph
         kept = scores.top(self.size, self.of)
-        if self.size == self.chosen_size(scores) and scores.chosen is not None:
-            kept = scores.chosen.clone()
+        chosen = scores.chosen if self.of == "edges" else None
+        if chosen is not None and self.size == self.chosen_size(scores):
+            kept = chosen.clone()
         # A node that is out takes its edges along, but for one that was switched in itself.
         return (kept & ~graph.cut(sorted(self.removed))) | graph.cut(sorted(self.added))
 
