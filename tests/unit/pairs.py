@@ -131,6 +131,19 @@ class Plain:
         self.run(side, pair, [Step(hook, lambda x, _: found.append(x[0].clone()), AFTER)])
         return found[0]
 
+    def gradient(self, hook: str, pair: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what stands at a hook point, and the metric's gradient by it, Float[pos, ...]."""
+        held: list[torch.Tensor] = []
+
+        def keep(x: torch.Tensor, _: Frame) -> torch.Tensor:
+            held.append((x if x.requires_grad else x.detach().requires_grad_()).view_as(x))
+            return held[0]
+
+        logits = self.run("clean", pair, [Step(hook, keep)], grad=True)
+        answer, wrong = self.task.tokens[pair]
+        (grad,) = torch.autograd.grad(logits[-1, answer] - logits[-1, wrong], held)
+        return held[0][0].detach(), grad[0]
+
     def replacement(self, how: str, hook: str, pair: int) -> torch.Tensor:
         """Return what is put in the place of what stands at a hook point, Float[pos, ...]."""
         clean = self.values("clean", hook, pair)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from patchclamp.engine.batch import Spot
+from patchclamp.errors import MetricError
 from patchclamp.methods.levels import all_levels, differing_positions, level, levels
 from patchclamp.methods.massive import massive_neurons
 from patchclamp.methods.metric import KL
@@ -290,8 +291,9 @@ def into_mlp(
     """Measure what replacing an MLP's strongest neurons does, and its output at each position.
 
     The neurons are those with the largest estimate. Where there is none (see
-    :func:`why_no_estimate`), those whose replacement changes most what is written to the residual
-    stream. Massive-activation neurons are left out. Runs on the model's worker.
+    :func:`why_no_estimate`; or the metric has no gradient), those whose replacement changes most
+    what is written to the residual stream; the note says why. Massive-activation neurons are left
+    out. Runs on the model's worker.
 
     Args:
         task: the pairs and the metric.
@@ -303,7 +305,7 @@ def into_mlp(
 
     Raises:
         AddressError: when the model has no such MLP.
-        MetricError: when the metric is no number, or has no gradient to rank neurons by.
+        MetricError: when the metric is no number with something replaced.
         InputError: when there are no corrupt prompts to replace by.
         Stopped: when ``should_stop`` said so.
     """
@@ -312,12 +314,12 @@ def into_mlp(
     hook = anatomy.hook(whole)
     total = anatomy.n_neurons(layer)
     neurons: list[tuple[int, float | None]] = []
-    hooks = [hook]
+    hooks, note = [hook], ""
     edits: dict[str, Edit] = _by_position(task, whole, how)
     if total:
         post = anatomy.hook(Site("neuron", layer, 0, "post"))
         hooks.append(post)
-        neurons = _strongest(task, layer, how, count, seed, should_stop)
+        neurons, note = _strongest(task, layer, how, count, seed, should_stop)
         for index, _ in neurons:
             spot = Spot(post, index, _places(task, how))
             edits[f"N{index}"] = (spot,)
@@ -337,7 +339,7 @@ def into_mlp(
         _positions(task, found),
         neurons=tuple(measured),
         total=total,
-        note=why_no_estimate(task),
+        note=note,
     )
 
 
@@ -426,27 +428,31 @@ def _strongest(
     count: int,
     seed: int,
     should_stop: ShouldStop | None,
-) -> list[tuple[int, float | None]]:
-    """Return a layer's neurons that are worth measuring, with their estimates."""
+) -> tuple[list[tuple[int, float | None]], str]:
+    """Return a layer's neurons that are worth measuring, with their estimates, or why none."""
     model = task.engine.model
     hook = model.anatomy.hook(Site("neuron", layer, 0, "post"))
-    estimated = not why_no_estimate(task)
-    if estimated:
-        estimates = _attributions(task, [hook], how, seed, should_stop)[hook].cpu()
-        size = estimates.abs()
-    else:
+    estimates: Tensor | None = None
+    why = why_no_estimate(task)
+    if not why:
+        try:
+            estimates = _attributions(task, [hook], how, seed, should_stop)[hook].cpu().float()
+        except MetricError as error:  # no gradient; a number it may be all the same
+            why = str(error)
+    if estimates is None:
         batch = task.base()
         value = batch.capture([hook], should_stop)[hook]
         replaced = task.replaced([hook], how, seed=seed, should_stop=should_stop)[hook]
         moved = (replaced.to(value) - value)[:, list(batch.positions)].abs().sum(1).mean(0)
-        estimates = size = (moved * neuron_writes(model.bridge, layer).norm(dim=-1)).cpu()
-    massive = [
-        n for at, n in massive_neurons(task.reference, model.anatomy, should_stop) if at == layer
-    ]
-    size = size.float().clone()
-    size[massive] = -1
-    best = size.topk(max(0, min(count, len(size) - len(massive)))).indices.tolist()
-    return [(index, float(estimates[index]) if estimated else None) for index in best]
+        size = (moved * neuron_writes(model.bridge, layer).norm(dim=-1)).cpu().float()
+    else:
+        size = estimates.abs()
+    massive = massive_neurons(task.reference, model.anatomy, should_stop)
+    left_out = [index for at, index in massive if at == layer]
+    size[left_out] = -1
+    best = size.topk(max(0, min(count, len(size) - len(left_out)))).indices.tolist()
+    known = None if estimates is None else estimates.tolist()
+    return [(index, None if known is None else known[index]) for index in best], why
 
 
 def _sharing(anatomy: Anatomy, layer: int, head: int) -> str:

@@ -66,17 +66,25 @@ def averaged(
 
     Yields:
         After each chunk how many runs are whole, and Float[run]; NaN until all pairs are in.
+
+    Raises:
+        MetricError: when the metric is no number somewhere; what is one was yielded.
     """
     sums = torch.zeros(count, dtype=torch.double)
     left = torch.full((count,), task.n_pairs)
+    measure = task.measure()
     for pairs, logits in chunks:
         if pairs:
-            found = task.score(logits, [item for _, item in pairs]).cpu().double()
-            which = torch.tensor([run for run, _ in pairs])
-            sums.index_add_(0, which, found)
+            of = measure.at([item for _, item in pairs])
+            found = of(logits)
+            good = found.isfinite().cpu()
+            which = torch.tensor([run for run, _ in pairs])[good]
+            sums.index_add_(0, which, found.cpu()[good].double())
             left.index_add_(0, which, torch.full_like(which, -1))
         whole = left == 0
         yield int(whole.sum()), torch.where(whole, sums / task.n_pairs, torch.nan).float()
+        if pairs:
+            of.check(found, logits)  # once what is a number has been told
 
 
 def all_levels(
