@@ -219,6 +219,8 @@ class ComponentView(StackView):
     def drill(self, address: str, how: Replacement = "mean") -> "pd.DataFrame":
         """Look into a head or an MLP: exact effects of its parts.
 
+        Its own ablation, where the stack has one, is left out while it is measured.
+
         Args:
             address: "L5.H3" or "L5.mlp".
             how: what is put in a part's place.
@@ -706,12 +708,17 @@ class ComponentView(StackView):
 
     def _drill_job(self, site: Site, how: Replacement) -> Callable[[ShouldStop], Parts]:
         def job(should_stop: ShouldStop) -> Parts:
-            task, layer = self._declared().task, site.layer or 0
+            task, layer = self._without(self._declared().task, [site]), site.layer or 0
             if site.kind == "mlp":
                 return into_mlp(task, layer, how, should_stop=should_stop)
             return into_head(task, layer, site.index or 0, how, should_stop=should_stop)
 
         return job
+
+    def _without(self, task: Task, sites: Sequence[Site]) -> Task:
+        """The same with what the stack ablates of some components left out."""
+        stack = ablations.without(task.stack, sites, task.engine.model.anatomy)
+        return self._kept_task(task.under(stack))
 
     def _patching_job(self, direction: Direction, over: Over) -> Callable[[ShouldStop], Any]:
         def job(should_stop: ShouldStop) -> Generator[None, None, None]:
@@ -733,9 +740,7 @@ class ComponentView(StackView):
         self, a: Sequence[Site], b: Sequence[Site], how: Replacement
     ) -> Callable[[ShouldStop], Interaction]:
         def job(should_stop: ShouldStop) -> Interaction:
-            task = self._declared().task
-            stack = ablations.without(task.stack, [*a, *b], task.engine.model.anatomy)
-            task = self._kept_task(task.under(stack))
+            task = self._without(self._declared().task, [*a, *b])
             return interaction(task, a, b, how, should_stop=should_stop)
 
         return job
