@@ -23,6 +23,7 @@ from patchclamp.methods.ablation import (
     why_no_estimate,
 )
 from patchclamp.methods.levels import level
+from patchclamp.methods.task import Task
 from patchclamp.models.language_model import LanguageModel
 from patchclamp.sites import Site
 from tests.unit import tiny
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from patchclamp.interventions import Intervention
     from patchclamp.methods.ablation import ComponentEffects
     from patchclamp.methods.metric import Metric
-    from patchclamp.methods.task import Replacement, Task
+    from patchclamp.methods.task import Replacement
 
 MODELS = ["native", "gpt2", "llama", "neox"]
 STACKS: Mapping[str, Sequence[Intervention]] = {
@@ -221,7 +222,7 @@ def test_an_estimate_of_a_metric_without_a_gradient_is_refused() -> None:
 
 def test_without_a_corrupt_prompt_a_sentence_says_so() -> None:
     made = task_on("gpt2")
-    task = type(made)(made.engine, made.clean, None, made.metric, made.tokens, made.reference)
+    task = Task(made.engine, made.clean, None, made.metric, made.tokens, made.reference)
     assert effects(task, "mean").done == 20
     for job in (
         lambda: effects(task, "corrupt"),
@@ -259,7 +260,7 @@ def test_estimates_of_many_pairs_are_taken_in_parts() -> None:
     found = on_worker(task, lambda: component_estimates(task, "corrupt"))
     each = []
     for pair in range(30):
-        alone = type(task)(
+        alone = Task(
             task.engine,
             (task.clean[pair],),
             (task.corrupt or ())[pair : pair + 1],
@@ -384,7 +385,7 @@ def test_what_is_not_there_is_said() -> None:
         on_worker(task, lambda: into_mlp(task, 8, "zero"))
     with pytest.raises(InputError, match="A replacement is one of mean, zero, resample, corrupt"):
         on_worker(task, lambda: effects(task, "nothing"))  # type: ignore[arg-type]
-    empty = type(task)(
+    empty = Task(
         task.engine, task.clean, task.corrupt, task.metric, task.tokens, Reference(task.engine, ())
     )
     assert effects(empty, "corrupt").done == 20
