@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -31,7 +31,9 @@ from tests.unit import planted, tiny
 from tests.unit.pairs import Plain, assert_same, on_worker, put, task_on
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Generator, Sequence
+
+    from torch import Tensor
 
     from patchclamp.methods.dissociation import Among
     from patchclamp.models.language_model import LanguageModel
@@ -41,7 +43,7 @@ LOUD = 64.0  # the scale of the answer, above what reaches the junk tokens' logi
 MODELS = ["native", "gpt2", "llama", "neox"]
 
 
-def asks(space: slice, token: int, place: int) -> dict[str, torch.Tensor]:
+def asks(space: slice, token: int, place: int) -> dict[str, Tensor]:
     """A head that attends to one place where a code stands in a space, and writes the answer."""
     q, k = (torch.zeros(planted.D_HEAD, planted.D_MODEL) for _ in range(2))
     q[0, space.start + token] = k[0, planted.PLACE.start + place] = planted.HARD
@@ -83,6 +85,16 @@ def task_of(asked: int, letters: Sequence[int]) -> Task:
     return Task(engine, tuple(clean), tuple(corrupt), metric, tuple(answers), reference)
 
 
+def measured(task: Task, steps: Callable[[], Generator[None, None, Tensor]]) -> Tensor:
+    """What steps of work on the model's worker come to."""
+
+    def job(stop: object) -> Any:
+        return steps()
+
+    found: Tensor = task.engine.queue.submit(job).result()
+    return found
+
+
 def choosing() -> tuple[Task, Task]:
     return task_of(A, (1, 2, 3, 4)), task_of(B, (1, 2, 3, 4))
 
@@ -102,7 +114,7 @@ def test_patching_scores_what_carries_the_answer_and_not_what_asks_for_it() -> N
         (one, {"L1.H1": 0.8, "L1.H2": 0.2}),
         (other, {"L1.H1": 0.2, "L1.H2": 0.8}),
     ):
-        found = on_worker(task, partial(dissociation.patching_shares, task, heads))
+        found = measured(task, partial(dissociation.patching_shares, task, heads))
         truth = [shares.get(str(head), 0.0) for head in heads]
         assert found.tolist() == pytest.approx(truth, abs=1e-5)
 
@@ -115,7 +127,7 @@ def test_ablation_scores_both() -> None:
         (one, {"L0.H1": 0.3, "L1.H1": 0.4, "L1.H2": 0.1}),
         (other, {"L1.H1": 0.1, "L1.H2": 0.4}),
     ):
-        found = on_worker(task, partial(dissociation.ablation_shares, task, heads, "zero"))
+        found = measured(task, partial(dissociation.ablation_shares, task, heads, "zero"))
         truth = [shares.get(str(head), 0.0) for head in heads]
         assert found.tolist() == pytest.approx(truth, abs=1e-5)
 
@@ -162,9 +174,9 @@ def test_shares_are_those_of_plain_hooked_passes(name: str, among: Among) -> Non
     denoised = [plain.put([s], partial(plain.values, "clean"), "corrupt") for s in spots]
     ablated = [plain.put([s], partial(plain.replacement, "mean")) for s in spots]
     apart, scale = clean - corrupt, plain.largest / abs(clean - corrupt)
-    found = on_worker(task, partial(dissociation.patching_shares, task, sites))
+    found = measured(task, partial(dissociation.patching_shares, task, sites))
     assert_same(found, (torch.tensor(denoised) - corrupt) / apart, 0.0, scale)
-    found = on_worker(task, partial(dissociation.ablation_shares, task, sites, "mean"))
+    found = measured(task, partial(dissociation.ablation_shares, task, sites, "mean"))
     assert_same(found, (clean - torch.tensor(ablated)) / apart, 0.0, scale)
 
 
@@ -192,7 +204,7 @@ def test_an_accuracy_counts_whose_likeliest_token_is_the_answer(name: str) -> No
     tokens = tuple((said[pair][pair % 2], tiny.VOCAB - 1) for pair in range(6))
     answered = replace(task, tokens=tokens, _kept={})
     truth = [sum(said[pair][k] == tokens[pair][0] for pair in range(6)) / 6 for k in (0, 1)]
-    found = on_worker(answered, partial(dissociation.accuracies, answered, [(), sites], "mean"))
+    found = measured(answered, partial(dissociation.accuracies, answered, [(), sites], "mean"))
     assert found.tolist() == pytest.approx([100 * share for share in truth])
     assert min(truth) < 1, "the parts change what is said"
 
@@ -240,4 +252,4 @@ def test_what_cannot_be_compared_is_said_in_a_sentence() -> None:
         dissociation.dissociate((same, other), (one, other))
     unanswered = replace(one, metric=KL(), tokens=((),) * one.n_pairs, _kept={})
     with pytest.raises(InputError, match="An accuracy is of prompt pairs with answers"):
-        on_worker(one, partial(dissociation.accuracies, unanswered, [()]))
+        measured(one, partial(dissociation.accuracies, unanswered, [()]))

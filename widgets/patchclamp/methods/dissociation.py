@@ -31,18 +31,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from patchclamp.engine.batch import Spot
 from patchclamp.errors import InputError
-from patchclamp.methods.levels import all_levels, differing_positions, level
+from patchclamp.methods.levels import differing_positions, level, levels
 from patchclamp.methods.massive import massive_neurons
 from patchclamp.sites import Site, SiteSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from torch import Tensor
 
@@ -128,8 +128,10 @@ def parts(task: Task, among: Among) -> tuple[Site, ...]:
 
 def patching_shares(
     task: Task, sites: Sequence[Site], *, should_stop: ShouldStop | None = None
-) -> Tensor:
+) -> Generator[None, None, Tensor]:
     """Patch each part's clean value, at all positions, into the corrupt run; on the worker.
+
+    It yields between chunks of work.
 
     Returns:
         Float[site], shares of the way to the clean prompt's metric; see this module.
@@ -142,7 +144,8 @@ def patching_shares(
     edits = [(Spot.of(site, anatomy, places),) for site in sites]
     clean, corrupt = _ends(task, should_stop)
     values = task.base("clean").capture(_hooks(sites, anatomy), should_stop)
-    found = all_levels(task, edits, values, side="corrupt", should_stop=should_stop)
+    runs = levels(task, edits, values, side="corrupt", should_stop=should_stop)
+    found = yield from _last(runs)
     return (found - corrupt) / (clean - corrupt)
 
 
@@ -152,8 +155,10 @@ def ablation_shares(
     how: Replacement = "mean",
     *,
     should_stop: ShouldStop | None = None,
-) -> Tensor:
+) -> Generator[None, None, Tensor]:
     """Ablate each part, at all positions; on the worker.
+
+    It yields between chunks of work.
 
     Returns:
         Float[site], what it costs as a share of the way to the corrupt prompt's metric.
@@ -165,7 +170,7 @@ def ablation_shares(
     edits = [(Spot.of(site, anatomy),) for site in sites]
     clean, corrupt = _ends(task, should_stop)
     values = task.replaced(_hooks(sites, anatomy), how, should_stop=should_stop)
-    found = all_levels(task, edits, values, should_stop=should_stop)
+    found = yield from _last(levels(task, edits, values, should_stop=should_stop))
     return (clean - found) / (clean - corrupt)
 
 
@@ -194,10 +199,10 @@ def accuracies(
     how: Replacement = "mean",
     *,
     should_stop: ShouldStop | None = None,
-) -> Tensor:
+) -> Generator[None, None, Tensor]:
     """Ablate each set of parts and see how often the answer is still the likeliest next token.
 
-    On the worker. The set without a part is the model as it is.
+    On the worker; it yields between chunks of work. The set without a part is the model as it is.
 
     Args:
         task: the pairs; its metric is about an answer and a wrong one.
@@ -206,7 +211,7 @@ def accuracies(
         should_stop: asked before every block.
 
     Returns:
-        Float[set], percent of the pairs.
+        Float64[set], percent of the pairs.
 
     Raises:
         InputError: when the metric is not about answers.
@@ -229,7 +234,8 @@ def accuracies(
             edit, item = torch.tensor(items).T
             said = logits[:, -1].argmax(-1).cpu()
             right.index_add_(0, edit, (said == answers[item]).double())
-    return (100 * right / task.n_pairs).float()
+        yield
+    return 100 * right / task.n_pairs
 
 
 def dissociate(
@@ -274,21 +280,23 @@ def dissociate(
         msg = f"Selectivity ranks neurons; take patching or ablation to rank by {among}."
         raise InputError(msg)
 
-    def job(stop: ShouldStop) -> Dissociation:
+    def steps(stop: ShouldStop) -> Generator[None, None, Dissociation]:
         sites = parts(choosing[0], among)
         if not sites:
             msg = f"{choosing[0].engine.model.name} has no {among} to ablate."
             raise InputError(msg)
-        beyond = _beyond(choosing, sites, by, how, stop)
-        before = accuracies(measuring[0], [()], how, should_stop=stop)[0]
-        before_other = accuracies(measuring[1], [()], how, should_stop=stop)[0]
+        beyond = yield from _beyond(choosing, sites, by, how, stop)
+        first = yield from accuracies(measuring[0], [()], how, should_stop=stop)
+        second = yield from accuracies(measuring[1], [()], how, should_stop=stop)
         limits = tuple(sizes), spare, seeds
-        one = _found(_ranked(sites, beyond), choosing, measuring, how, limits, stop)
+        one = yield from _found(_ranked(sites, beyond), choosing, measuring, how, limits, stop)
         turned = (choosing[1], choosing[0]), (measuring[1], measuring[0])
-        other = _found(_ranked(sites, -beyond), *turned, how, limits, stop)
-        return Dissociation((float(before), float(before_other)), one, other)
+        other = yield from _found(_ranked(sites, -beyond), *turned, how, limits, stop)
+        return Dissociation((float(first[0]), float(second[0])), one, other)
 
-    return choosing[0].engine.queue.submit(job).result()
+    job: Callable[[ShouldStop], Any] = steps
+    found: Dissociation = choosing[0].engine.queue.submit(job, priority="sweep").result()
+    return found
 
 
 # --- inside ---------------------------------------------------------------------------------------
@@ -296,17 +304,18 @@ def dissociate(
 
 def _beyond(
     tasks: tuple[Task, Task], sites: Sequence[Site], by: By, how: Replacement, stop: ShouldStop
-) -> Tensor:
+) -> Generator[None, None, Tensor]:
     """Return Float[site], what a part is to the first task beyond the second."""
     if by == "selectivity":
         return selectivity(*tasks, sites, should_stop=stop)
-    one, other = (
-        patching_shares(task, sites, should_stop=stop)
-        if by == "patching"
-        else ablation_shares(task, sites, how, should_stop=stop)
-        for task in tasks
-    )
-    return one - other
+    shares: list[Tensor] = []
+    for task in tasks:
+        if by == "patching":
+            found = yield from patching_shares(task, sites, should_stop=stop)
+        else:
+            found = yield from ablation_shares(task, sites, how, should_stop=stop)
+        shares.append(found)
+    return shares[0] - shares[1]
 
 
 def _ranked(sites: Sequence[Site], beyond: Tensor) -> tuple[Site, ...]:
@@ -321,12 +330,12 @@ def _found(
     how: Replacement,
     limits: tuple[tuple[int, ...], float, int],
     stop: ShouldStop,
-) -> Found:
+) -> Generator[None, None, Found]:
     sizes, spare, seeds = limits
     anatomy = choosing[0].engine.model.anatomy
     taken = _at_most_half_a_layer(ranking, anatomy)
     sets = list(dict.fromkeys(taken[:size] for size in sorted(sizes)))
-    curve = _falls(choosing, sets, how, stop)
+    curve = yield from _falls(choosing, sets, how, stop)
     sparing = [fall for fall in curve if fall.other <= spare]
     # The first of equals is the smallest.
     best = max(sparing, key=lambda fall: fall.own) if sparing else min(curve, key=lambda f: f.other)
@@ -342,7 +351,8 @@ def _found(
             drawn.setdefault(frozenset(some), some)
             if len(drawn) == seeds:
                 break
-    measured, *controls = _falls(measuring, [best.sites, *drawn.values()], how, stop)
+    falls = yield from _falls(measuring, [best.sites, *drawn.values()], how, stop)
+    measured, *controls = falls
     return Found(ranking, tuple(curve), measured, tuple(controls))
 
 
@@ -365,13 +375,23 @@ def _at_most_half_a_layer(ranking: Iterable[Site], anatomy: Anatomy) -> tuple[Si
 
 def _falls(
     tasks: tuple[Task, Task], sets: Sequence[tuple[Site, ...]], how: Replacement, stop: ShouldStop
-) -> list[Fall]:
+) -> Generator[None, None, list[Fall]]:
     """Measure what each set costs the first task, which is its own, and the second."""
-    own, other = (accuracies(task, [(), *sets], how, should_stop=stop) for task in tasks)
+    own = yield from accuracies(tasks[0], [(), *sets], how, should_stop=stop)
+    other = yield from accuracies(tasks[1], [(), *sets], how, should_stop=stop)
     return [
         Fall(some, float(own[0] - a), float(other[0] - b))
         for some, a, b in zip(sets, own[1:], other[1:], strict=True)
     ]
+
+
+def _last(runs: Iterable[tuple[int, Tensor]]) -> Generator[None, None, Tensor]:
+    """Yield after each chunk of some runs; return what the last one has, which is whole."""
+    whole = torch.empty(0)
+    for _, found in runs:
+        whole = found
+        yield
+    return whole
 
 
 def _ends(task: Task, stop: ShouldStop | None) -> tuple[float, float]:
