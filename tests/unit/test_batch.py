@@ -233,6 +233,11 @@ def test_many_runs_go_in_chunks_of_so_many_rows_that_each_takes_as_long(
     least = 20 * task.n_pairs * sum(range(1, LENGTH + 1))
     assert least <= sum(rows) < 1.1 * least
     assert len(rows) <= LENGTH + least / most
+    # Logits of many positions take their time, too.
+    counter.take()
+    on_worker(task, lambda: swept(batch, edits, values, range(LENGTH)))
+    runs = [n // LENGTH for at, _, n in counter.take() if at == layer]
+    assert max(runs) == 256 // LENGTH
 
 
 def test_a_sweep_stops_before_the_next_block_and_leaves_no_hook(

@@ -524,10 +524,11 @@ class Batch:
                 f"{self.engine.budget / 2**20:,.0f} MiB: use a shorter prompt or a larger budget."
             )
             raise BudgetError(msg)
-        # The fewer blocks are left to run, the more rows run in the same time.
+        # The fewer blocks are left to run, the more rows run in the same time; logits take some, too.
         n_layers = self.engine.model.anatomy.n_layers
         rows = ROWS * min(_DEEP, n_layers / max(1, n_layers - layer))
-        return max(1, min(self.engine.budget // need, int(rows) // (self.length - first)))
+        size = min(int(rows) // (self.length - first), ROWS // max(1, n_logits))
+        return max(1, min(self.engine.budget // need, size))
 
     def _nbytes(self, layer: int, first: int, n_logits: int) -> int:
         """About how much memory one input takes in a sweep."""
