@@ -524,7 +524,7 @@ class Batch:
                 f"{self.engine.budget / 2**20:,.0f} MiB: use a shorter prompt or a larger budget."
             )
             raise BudgetError(msg)
-        # The fewer blocks are left to run, the more rows run in the same time; logits take some, too.
+        # The fewer blocks are left, the more rows run in the same time; logits take some, too.
         n_layers = self.engine.model.anatomy.n_layers
         rows = ROWS * min(_DEEP, n_layers / max(1, n_layers - layer))
         size = min(int(rows) // (self.length - first), ROWS // max(1, n_logits))
