@@ -295,14 +295,16 @@ class View(anywidget.AnyWidget):
             except Exception:  # the worker has others to serve
                 self.log.exception("%s could not show what came of %s.", type(self).__name__, what)
             finally:
-                self._status_due.touch()
-                self._rest_due.touch()
+                if self._shown:
+                    self._status_due.touch()
+                    self._rest_due.touch()
 
         task = self._session.submit(job, priority=priority, key=(id(self), name))
         with self._lock:
             self._tasks[name] = (task, what)
         task.add_done_callback(ended)
-        self._status_due.touch()
+        if self._shown:
+            self._status_due.touch()
         return task
 
     def _stop_tasks(self, wanted: Callable[[Hashable], bool] = lambda _name: True) -> int:
