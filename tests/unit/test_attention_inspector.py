@@ -29,7 +29,7 @@ from patchclamp.session import LogProb, Session
 from patchclamp.views import messages as say
 from patchclamp.views import tiles
 from patchclamp.views.attention_inspector import AttentionInspector
-from patchclamp.views.messages import TILE, neuron_clamp
+from patchclamp.views.messages import TILE, circuit_ablator, neuron_clamp
 from patchclamp.views.view import SNAPSHOT_BYTES
 from tests.unit import letters, tiny
 from tests.unit.heard import Hears, Message, until
@@ -138,7 +138,7 @@ def test_hello_says_what_there_is_to_look_at(session: Session) -> None:
     assert attention["stamps"]["now"] == attention["stamps"]["before"]
     assert attention["stamps"]["second"] is None
     assert attention["refusals"] == dict.fromkeys(attention["refusals"])
-    view.rest()
+    until(lambda: len(view.grid()) == 4)
     again = view.ask("hello")["body"]
     assert again["result_revision"] == session.revision
     assert again["grid"][0]["layers"] == [0, 1, 2, 3]
@@ -183,8 +183,9 @@ def test_a_cell_is_the_run_s_own_number_in_every_mode(
     for destination, source in [(9, 4), (9, 5), (19, 0), (7, 7)]:
         cell = view.ask("cell", **fields, destination=destination, source=source)["body"]
         weight = np.float32(cell["weight"])
-        # The last bit depends on how many rows a matrix product takes at once.
-        assert weight == pytest.approx(exact[destination, source], rel=3e-7)
+        # How a matrix product rounds depends on how many rows it takes at once, and on the CPU: by
+        # some 1e-7 of a score, which is about ten, and so by as much of its weight.
+        assert weight == pytest.approx(exact[destination, source], rel=1e-6)
         assert np.float32(cell["value"]) == weight * head["value"][source]
         contribution = weight * head["contribution"][source] * head["scale"][destination]
         assert cell["contribution"] == pytest.approx(float(contribution), rel=1e-6)
@@ -710,7 +711,7 @@ def test_every_gesture_is_handled() -> None:
     others = {
         part.__name__.lower()
         for part in say.Up.__subclasses__()
-        if part.__module__ == neuron_clamp.__name__
+        if part.__module__ in {neuron_clamp.__name__, circuit_ablator.__name__}
     }
     mine = set(say._KINDS) - others
     assert all(hasattr(AttentionInspector, f"_on_{kind}") for kind in mine)

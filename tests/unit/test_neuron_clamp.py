@@ -21,7 +21,7 @@ from patchclamp.interventions import Ablate, Add, Clamp, Cut, Intervention, Knoc
 from patchclamp.models.language_model import LanguageModel
 from patchclamp.session import Session
 from patchclamp.views import messages as say
-from patchclamp.views.messages import attention_inspector
+from patchclamp.views.messages import attention_inspector, circuit_ablator
 from patchclamp.views.neuron_clamp import CURVE_POINTS, NeuronClamp
 from patchclamp.views.view import SNAPSHOT_BYTES, View
 from tests.unit import tiny
@@ -473,7 +473,7 @@ def test_every_gesture_has_a_view_that_handles_it() -> None:
     others = {
         part.__name__.lower()
         for part in say.Up.__subclasses__()
-        if part.__module__ == attention_inspector.__name__
+        if part.__module__ in {attention_inspector.__name__, circuit_ablator.__name__}
     }
     shared = set(say._KINDS) - others
     assert all(hasattr(NeuronClamp, f"_on_{kind}") for kind in shared)
