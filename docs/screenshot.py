@@ -80,6 +80,9 @@ SIZE = {
     "attention-inspector": (1380, 2100),
     "circuit-ablator": (1380, 2800),
 }
+#: A view that is too tall for a picture ends above a part of it.
+ENDS_ABOVE = {"circuit-ablator": ".pc-patching"}
+SCALE = 1.5
 LARGEST = 300_000
 """Bytes that a picture in the repository may have."""
 
@@ -108,7 +111,7 @@ def main(views: list[str]) -> None:
             for view in views:
                 width, height = SIZE[view]
                 page = browser.new_page(
-                    viewport={"width": width, "height": height}, device_scale_factor=1.5
+                    viewport={"width": width, "height": height}, device_scale_factor=SCALE
                 )
                 _take(lab.Notebook(page, url), view)
                 page.close()
@@ -130,14 +133,22 @@ def _take(notebook: lab.Notebook, view: str) -> None:
     notebook.page.mouse.move(0, 0)
     for theme in ("Light", "Dark"):
         notebook.theme(theme)
-        taken = shown().screenshot(animations="disabled")
-        _write(taken, HERE / f"{view}-{theme.lower()}.png")
+        whole = shown()
+        taken = whole.screenshot(animations="disabled")
+        end = None
+        if view in ENDS_ABOVE:
+            boxes = [whole.bounding_box(), whole.locator(ENDS_ABOVE[view]).bounding_box()]
+            end = SCALE * (boxes[1]["y"] - boxes[0]["y"])
+        _write(taken, HERE / f"{view}-{theme.lower()}.png", end)
     notebook.theme("Light")
 
 
-def _write(taken: bytes, file: Path) -> None:
-    """Keep a screenshot as a small PNG: 256 colours are more than anybody sees here."""
-    Image.open(io.BytesIO(taken)).convert("RGB").quantize(256).save(file, optimize=True)
+def _write(taken: bytes, file: Path, end: float | None) -> None:
+    """Keep a screenshot, or its upper part, as a small PNG: nobody sees more than 256 colours."""
+    picture = Image.open(io.BytesIO(taken)).convert("RGB")
+    if end is not None:
+        picture = picture.crop((0, 0, picture.width, round(end)))
+    picture.quantize(256).save(file, optimize=True)
     size = file.stat().st_size
     if size > LARGEST:
         raise SystemExit(f"{file.name} has {size} bytes, more than {LARGEST}: make it smaller.")
