@@ -295,17 +295,19 @@ class View(anywidget.AnyWidget):
             except Exception:  # the worker has others to serve
                 self.log.exception("%s could not show what came of %s.", type(self).__name__, what)
             finally:
-                if self._shown:
-                    self._status_due.touch()
-                    self._rest_due.touch()
+                self._work_changed(self._status_due, self._rest_due)
 
         task = self._session.submit(job, priority=priority, key=(id(self), name))
         with self._lock:
             self._tasks[name] = (task, what)
         task.add_done_callback(ended)
-        if self._shown:
-            self._status_due.touch()
+        self._work_changed(self._status_due)
         return task
+
+    def _work_changed(self, *due: Settled) -> None:
+        """Let the page know soon; where there is none, nobody has to."""
+        for each in due if self._shown else ():
+            each.touch()
 
     def _stop_tasks(self, wanted: Callable[[Hashable], bool] = lambda _name: True) -> int:
         """Cancel this view's jobs of the chosen names; how many there were."""
