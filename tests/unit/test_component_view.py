@@ -292,6 +292,21 @@ def test_an_interaction_is_of_the_stack_without_the_two(view: Heard, session: Se
     assert view.interaction("L1.H2", ["L2.mlp", "L3.H1"]).both == pytest.approx(exact.both)
 
 
+def test_a_stack_that_takes_from_a_contrast_of_another_length_is_surveyed() -> None:
+    stack = [Patch("L1.H1@3", "contrast", at=2)]
+    session = Session(
+        tiny.model("llama"), tiny.ids(8), contrast=tiny.ids(5), metric=METRIC, interventions=stack
+    )
+    view = Heard(session)
+    table = view.survey()
+    assert table["baseline"].iloc[0] == pytest.approx(level(session), abs=1e-5)
+    session.contrast = tiny.ids(6, seed=8)
+    again = view.survey()
+    assert again["baseline"].iloc[0] == pytest.approx(level(session), abs=1e-5)
+    assert again["baseline"].iloc[0] != pytest.approx(table["baseline"].iloc[0], abs=1e-4)
+    view.close()
+
+
 # --- what is measured, and on what ---------------------------------------------------------------
 
 

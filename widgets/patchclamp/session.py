@@ -418,6 +418,7 @@ class Session:
                     directions=surroundings.directions,
                     why_no_corrupt=why,
                     context=context,
+                    contrast=state.contrast,
                 )
                 self._task = (context, made)
             return self._task[1]

@@ -58,6 +58,8 @@ class Task:
         stack: what acts besides, in every clean run.
         directions: vectors by name, for the stack.
         why_no_corrupt: why there are no corrupt inputs, in a sentence.
+        contrast: what the stack takes values from where there are no corrupt inputs: a contrast of
+            another length, say.
         context: what else results depend on; tasks that are equal in all of this measure the same.
     """
 
@@ -71,6 +73,7 @@ class Task:
     directions: Mapping[str, Tensor] = field(default_factory=dict)
     why_no_corrupt: str = "There is no corrupt prompt: set session.contrast."
     context: Hashable = None
+    contrast: Input | None = None
     _kept: dict[Hashable, Batch | Measure] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -131,7 +134,7 @@ class Task:
         key = (side, acting)
         found = self._kept.get(key)
         if not isinstance(found, Batch):
-            corrupt = self.corrupt or (None,) * self.n_pairs
+            corrupt = self.corrupt or (self.contrast,) * self.n_pairs
             lookups = [
                 Surroundings(self.engine, self.reference, one, self.directions) for one in corrupt
             ]

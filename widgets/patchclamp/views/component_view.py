@@ -816,7 +816,8 @@ def key_of(task: Task, *, stack: bool = True) -> Hashable:
     if not stack or not task.stack:
         return (*parts, model.weights_version, ())
     directions = tuple((name, tuple(d.tolist())) for name, d in task.directions.items())
-    return (*parts, model.weights_version, (task.stack, directions))
+    contrast = task.contrast if task.corrupt is None else None
+    return (*parts, model.weights_version, (task.stack, directions, contrast))
 
 
 def _is_component(site: Site) -> bool:
