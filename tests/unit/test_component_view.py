@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -232,6 +233,18 @@ def test_drilling_is_answered_with_what_the_method_measures(
     assert table["exact"].iloc[0] == pytest.approx(
         exact.neurons[0].exact if exact.neurons else exact.parts["q"], abs=1e-6
     )
+
+
+@pytest.mark.parametrize("address", ["L2.H1", "L1.mlp"])
+def test_a_component_that_is_ablated_is_looked_into_without_its_own_ablation(
+    view: Heard, session: Session, address: str
+) -> None:
+    session.interventions = [Scale("L0.mlp", 0.5)]
+    before = view.drill(address, how="zero")
+    session.interventions = [Scale("L0.mlp", 0.5), Ablate(address, how="zero")]
+    after = view.drill(address, how="zero")
+    assert float(before["exact"].abs().max()) > 1e-2
+    pd.testing.assert_frame_equal(after, before)
 
 
 @pytest.mark.parametrize(
