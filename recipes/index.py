@@ -30,9 +30,9 @@ def readme(folder: Path = FOLDER) -> str:
     if results:
         parts.append("## What they measured\n")
         parts.append(
-            "A claim holds if its value reaches the threshold and its control, the same done to "
-            "random counterparts,\nstays below its own. Each recipe says when the thresholds were "
-            "set.\n"
+            "A claim holds if its value reaches the threshold and its control, random counterparts "
+            "or whatever else\nmust not do the same, stays below its own. Each recipe says when the "
+            "thresholds were set.\n"
         )
     parts += [f"### {title(path)}\n\n{measured(result_of(path))}" for path in results]
     return "\n".join(parts)
