@@ -31,8 +31,8 @@ def readme(folder: Path = FOLDER) -> str:
         parts.append("## What they measured\n")
         parts.append(
             "A claim holds if its value reaches the threshold and its control, random counterparts "
-            "or whatever else\nmust not do the same, stays below its own. Each recipe says when the "
-            "thresholds were set.\n"
+            "or whatever else\nmust not do the same, stays below its own. Each recipe says when "
+            "the thresholds were set.\n"
         )
     parts += [f"### {title(path)}\n\n{measured(result_of(path))}" for path in results]
     return "\n".join(parts)
