@@ -12,12 +12,12 @@ from patchclamp.engine.edges import Graph
 from patchclamp.engine.engine import Engine
 from patchclamp.engine.plan import Input
 from patchclamp.engine.surroundings import Reference
-from patchclamp.errors import AddressError, InputError, ModelError
+from patchclamp.errors import AddressError, InputError, MetricError, ModelError
 from patchclamp.methods.acdc import acdc
 from patchclamp.methods.circuit import Circuit, NodeNote, Selection, circuit_of
 from patchclamp.methods.edge_attribution import EdgeScores, eap, eap_ig
 from patchclamp.methods.faithfulness import check, faithfulness_curve, random_circuit, sizes_of
-from patchclamp.methods.metric import LogitDifference
+from patchclamp.methods.metric import KL, LogitDifference
 from patchclamp.methods.path_patching import edge_runs, exact_edges, with_cut
 from patchclamp.methods.task import Task
 from tests.unit import tiny
@@ -168,6 +168,19 @@ def test_the_scores_of_a_source_add_up_to_its_node_score(task: Task, scores: Edg
     nodes = scores.nodes()[1:].reshape(estimates.shape)
     assert torch.allclose(nodes, estimates, atol=1e-5 * float(estimates.abs().max()))
     assert float(estimates.abs().max()) > 1e-2
+
+
+def test_kl_has_no_slope_at_the_clean_prompt_and_is_estimated_on_the_way_to_the_corrupt_one(
+    task: Task,
+) -> None:
+    of_kl = replace(task, metric=KL(), tokens=((),) * task.n_pairs, _kept={})
+    with pytest.raises(MetricError, match="more steps of integrated gradients"):
+        eap(of_kl)
+    *_, (_, found) = eap_ig(of_kl, steps=5)
+    assert float(found.values.nan_to_num().abs().max()) > 0.1
+    *_, (_, cut) = acdc(of_kl, runs=60)
+    assert cut.chosen is not None
+    assert 0 < int(cut.chosen.sum()) < cut.graph.n_edges
 
 
 def test_the_strongest_edges_are_the_strongest(scores: EdgeScores) -> None:

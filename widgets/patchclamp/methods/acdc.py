@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from patchclamp.errors import InputError
-from patchclamp.methods.edge_attribution import EdgeScores, eap, ends
+from patchclamp.methods.edge_attribution import EdgeScores, eap_ig, ends
 from patchclamp.methods.path_patching import edge_runs, with_cut
 
 if TYPE_CHECKING:
@@ -67,12 +67,12 @@ def acdc(
         circuit so far.
 
     Raises:
-        ModelError, InputError, MetricError: as :func:`patchclamp.methods.edge_attribution.eap`.
+        ModelError, InputError, MetricError: as :func:`patchclamp.methods.edge_attribution.eap_ig`.
     """
     if threshold is not None and not threshold >= 0:
         msg = f"The threshold of ACDC is 0 or more, not {threshold}."
         raise InputError(msg)
-    estimate = eap(task, how, seed=seed, should_stop=should_stop) if together else None
+    estimate = _estimate(task, how, seed, should_stop) if together else None
     running = edge_runs(task, how, seed=seed, should_stop=should_stop)
     graph = running.graph
     if estimate is None:
@@ -116,6 +116,15 @@ def acdc(
         yield made, found()
     if not made:
         yield 0, found()
+
+
+def _estimate(
+    task: Task, how: Replacement, seed: int, should_stop: ShouldStop | None
+) -> EdgeScores:
+    """Score all edges; KL has no slope at the clean prompt, but half way to the corrupt one."""
+    steps = 2 if task.metric.kind == "kl" else 1
+    *_, (_, found) = eap_ig(task, how, steps=steps, seed=seed, should_stop=should_stop)
+    return found
 
 
 def _into(exists: Tensor, reader: int) -> Tensor:

@@ -168,11 +168,17 @@ def eap_ig(
     Raises:
         ModelError: when the model has no graph of components.
         InputError: when there is no corrupt prompt where one is needed.
-        MetricError: when the metric has no gradient, or is not finite.
+        MetricError: when the metric has no gradient, or none at the clean prompt, or is not finite.
     """
     if steps < 1:
         msg = f"Integrated gradients take at least one step, not {steps}."
         raise InputError(msg)
+    if steps == 1 and task.metric.kind == "kl":
+        msg = (
+            "KL from the baseline has its minimum at the clean prompt, so every estimate from the "
+            "gradient there is 0: take more steps of integrated gradients, or a logit difference."
+        )
+        raise MetricError(msg)
     runs = edge_runs(task, how, seed=seed, should_stop=should_stop)
     clean, corrupt = ends(task, runs, should_stop)
     total = torch.zeros(runs.graph.exists.shape)
@@ -181,13 +187,6 @@ def eap_ig(
         values = torch.where(runs.graph.exists, total / done, torch.nan)
         method: Method = "eap" if steps == 1 else "eap-ig"
         yield done, EdgeScores(runs.graph, values, method, how, clean, corrupt)
-    if not bool(total.any()):
-        msg = (
-            "Every estimate is 0: the metric has no slope where it was looked at. KL from the "
-            "baseline has its minimum there; take a logit difference or a log-probability, or more "
-            "steps of integrated gradients."
-        )
-        raise MetricError(msg)
 
 
 def ends(task: Task, runs: EdgeRuns, should_stop: ShouldStop | None = None) -> tuple[float, float]:
