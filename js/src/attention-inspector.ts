@@ -34,7 +34,7 @@ import { download, fileName, headsSvg, patternSvg, toPng } from "./save-picture"
 import { secondPrompt } from "./second-prompt";
 import { segments } from "./segments";
 import { stack } from "./stack";
-import { keyItem, stackSection } from "./stack-section";
+import { keyItem, showStack, stackSection } from "./stack-section";
 import { type Cell, isDifference, type Look, type Mode } from "./tiles";
 import type { Shade } from "./tokens";
 
@@ -561,22 +561,7 @@ function render(host: Host) {
     set(between, { hidden: head === null });
     form.update(attention, state.tokens);
     shade();
-    const effectsAreOld = picture.effectsRevision < picture.revision;
-    rows.update({
-      rows: state.rows,
-      selected: state.selected,
-      tokens: state.tokens,
-      effects: picture.effects.values(),
-      live: !dead,
-      of: (key) => ({
-        curve: null,
-        stale: false,
-        progress: null,
-        effect: picture.effects.get(key) ?? null,
-        waiting: !dead && effectsAreOld,
-      }),
-    });
-    stacked.update(state.rows.length > 0, effectsAreOld && !dead);
+    showStack(rows, stacked, picture, state, !dead);
     const why = refusals.prediction;
     for (const part of [metric.element, distribution]) set(part, { hidden: why !== null });
     say(encoder, why ?? "");

@@ -44,7 +44,7 @@ import type { Gesture } from "./requests";
 import { type Format, saveButtons } from "./save-buttons";
 import { heatMapSvg } from "./save-heat-map";
 import { stack } from "./stack";
-import { keyItem, stackSection } from "./stack-section";
+import { keyItem, showStack, stackSection } from "./stack-section";
 import { download, fileName, pageSvg, toPng } from "./svg";
 import type { Unpacked } from "./transport";
 
@@ -524,22 +524,7 @@ function render(host: Host) {
     table.update(picture, shown, theme);
     drill.update(picture, selected, by);
     lookInside(dead);
-    const effectsAreOld = picture.effectsRevision < picture.revision;
-    rows.update({
-      rows: state.rows,
-      selected: state.selected,
-      tokens: state.tokens,
-      effects: picture.effects.values(),
-      live: !dead,
-      of: (key) => ({
-        curve: null,
-        stale: false,
-        progress: null,
-        effect: picture.effects.get(key) ?? null,
-        waiting: !dead && effectsAreOld,
-      }),
-    });
-    stacked.update(state.rows.length > 0, effectsAreOld && !dead);
+    showStack(rows, stacked, picture, state, !dead);
     const why = now.refusals.prediction;
     for (const part of [metric.element, distribution]) set(part, { hidden: why !== null });
     say(encoder, why ?? "");

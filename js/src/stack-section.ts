@@ -1,6 +1,8 @@
 // The stack of interventions with what stands at its end: what the marks mean, reset, copy as code.
 import { button, h, set } from "./dom";
 import { codeCopy, type Frame } from "./frame";
+import type { State } from "./messages";
+import type { Picture } from "./picture";
 import type { Stack } from "./stack";
 
 export interface StackSection {
@@ -57,4 +59,30 @@ export function keyItem(mark: string, label: string, colour?: string): HTMLEleme
   const swatch = h("span", { class: `pc-swatch pc-swatch-${mark}`, "aria-hidden": "true" });
   if (colour !== undefined) swatch.style.borderColor = colour;
   return h("span", { class: "pc-key-item" }, swatch, label);
+}
+
+/** Shows a session's stack with the effects of its rows, without curves. */
+export function showStack(
+  rows: Stack,
+  section: StackSection,
+  picture: Picture,
+  state: State,
+  live: boolean,
+): void {
+  const waiting = live && picture.effectsRevision < picture.revision;
+  rows.update({
+    rows: state.rows,
+    selected: state.selected,
+    tokens: state.tokens,
+    effects: picture.effects.values(),
+    live,
+    of: (key) => ({
+      curve: null,
+      stale: false,
+      progress: null,
+      effect: picture.effects.get(key) ?? null,
+      waiting,
+    }),
+  });
+  section.update(state.rows.length > 0, waiting);
 }
