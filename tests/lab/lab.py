@@ -189,7 +189,7 @@ class Notebook:
         self.outside: list[str] = []
         page.set_default_timeout(1000 * PATIENCE)
         page.on("console", lambda line: self.said.append(f"{line.type}: {line.text}"))
-        page.on("pageerror", lambda error: self.said.append(f"pageerror: {error}"))
+        page.on("pageerror", lambda error: self.said.append(f"pageerror: {error.stack or error}"))
         page.on("request", lambda request: self._note(request.url))
 
     def _note(self, address: str) -> None:
@@ -268,6 +268,14 @@ class Notebook:
                 .map(o => `${{o.ename}}: ${{o.evalue}}`))"""
         )
         return found
+
+    def broken(self) -> list[str]:
+        """Errors that nobody caught in the code of our views, with their stacks.
+
+        The host imports a widget's code from a blob; JupyterLab's own toolbars and menus now and
+        then lose a race of theirs while cells are replaced, without any of our code in the stack.
+        """
+        return [line for line in self.said if line.startswith("pageerror") and "blob:" in line]
 
     def outputs(self) -> list[str]:
         """What each code cell printed and returned as text, without its widgets."""

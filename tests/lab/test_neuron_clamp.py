@@ -362,4 +362,4 @@ def test_nothing_outside_this_machine_is_asked_for(clamp: Notebook) -> None:
     clamp.python("clamp.add('L2.N7', value=3.0)")
     clamp.settled()
     assert clamp.outside == []
-    assert not [line for line in clamp.said if line.startswith("pageerror")]
+    assert clamp.broken() == []

@@ -50,7 +50,7 @@ def test_the_tour_runs_and_its_view_is_live(tour: Notebook) -> None:
     assert [row["address"] for row in tour.shown()["rows"]] == ["L21.N529", "L5.H3"]
     assert view.locator(".pc-kernel").is_hidden()
     assert tour.outside == []
-    assert not [line for line in tour.said if line.startswith("pageerror")]
+    assert tour.broken() == []
 
 
 def test_the_tour_without_a_browser_gives_the_same_numbers(tour: Notebook, served: Path) -> None:
