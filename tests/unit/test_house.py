@@ -20,6 +20,7 @@ FRONT_END = ROOT / "js"
 
 # The lowest floor has the lowest number; imports stay on a floor or go down.
 FLOORS = {
+    "corpora": 0,
     "errors": 0,
     "sites": 1,
     "interventions": 2,
