@@ -62,6 +62,7 @@ clean:
 # Fetched once, with a progress bar; afterwards this only looks that it is there.
 model:
 	$(IN_VENV)/patchclamp models pull smollm2
+	$(IN_VENV)/patchclamp models pull efficientnet-lite0
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("patchclamp needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": name another with make PYTHON=...")'
