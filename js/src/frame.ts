@@ -5,7 +5,15 @@ import type { RenderProps } from "@anywidget/types";
 import { LIGHT, type Theme } from "./colour";
 import { button, copy, focused, h, say, set } from "./dom";
 import type { Down } from "./messages";
-import { type Everything, type News, type Picture, readSnapshot, take, takeAll } from "./picture";
+import {
+  type Everything,
+  hasStack,
+  type News,
+  readSnapshot,
+  type Shown,
+  take,
+  takeAll,
+} from "./picture";
 import { createRequests, type Gesture, type Kernel, type Refused, type Requests } from "./requests";
 import { followTheme } from "./theme";
 import { type Unpacked, unpack } from "./transport";
@@ -26,7 +34,7 @@ export interface Inner {
   className: string;
   /** What goes without a kernel no longer: "clamping and ranking", "clamp and rank". */
   needs: readonly [doing: string, todo: string];
-  picture: Picture;
+  picture: Shown;
   /** Long work whose progress the status line counts, the first that runs. */
   counted: readonly string[];
   /** A message that the shared picture left to the view ("own"), or took; false: nothing new. */
@@ -74,6 +82,8 @@ const LINE_AFTER = 150;
 
 export function createFrame({ model, el, signal }: Host, inner: Inner): Frame {
   const { picture } = inner;
+  /** The same where there is a stack: then each change has a result that is waited for. */
+  const stacked = hasStack(picture) ? picture : null;
   const exported = !model.get("live");
   let kernel: Kernel = "asking";
   let theme: Theme = LIGHT;
@@ -200,7 +210,13 @@ export function createFrame({ model, el, signal }: Host, inner: Inner): Frame {
       return;
     } else if (key === "escape" && !event.defaultPrevented) {
       if (isRunning()) halt();
-    } else if (key === "r" && !event.altKey && field === null && !isSelect(event.target)) {
+    } else if (
+      key === "r" &&
+      stacked !== null &&
+      !event.altKey &&
+      field === null &&
+      !isSelect(event.target)
+    ) {
       if (root.dataset.dead === undefined) act({ kind: "reset" });
       event.preventDefault();
     } else if (event.shiftKey && key === "enter") {
@@ -222,19 +238,23 @@ export function createFrame({ model, el, signal }: Host, inner: Inner): Frame {
     const news = take(picture, unpacked);
     if (!inner.take(unpacked, news)) return;
     if (news === "state") requests.sawState(picture.revision);
-    else if (news === "result") requests.sawResult(picture.resultRevision);
+    else if (news === "result") requests.sawResult(stacked?.resultRevision ?? -1);
     else if (news === "failure" && message.kind === "status") requests.sawFailure(message.revision);
     if (message.kind === "status" && message.error !== null) inner.ended?.();
     soon();
   }
 
+  function takeEverything(everything: Everything): void {
+    if (stacked !== null) takeAll(stacked, everything);
+    inner.takeAll(everything);
+  }
+
   function hello(): void {
     requests.ask({ kind: "hello" }).then(
       (everything) => {
-        takeAll(picture, everything);
-        inner.takeAll(everything);
+        takeEverything(everything);
         requests.sawState(picture.revision);
-        requests.sawResult(picture.resultRevision);
+        if (stacked !== null) requests.sawResult(stacked.resultRevision);
         soon();
       },
       () => soon(),
@@ -310,9 +330,10 @@ export function createFrame({ model, el, signal }: Host, inner: Inner): Frame {
   function showComputing(dead: boolean): void {
     const behind =
       !dead &&
-      picture.state !== null &&
-      picture.failure === "" &&
-      picture.resultRevision < picture.revision;
+      stacked !== null &&
+      stacked.state !== null &&
+      stacked.failure === "" &&
+      stacked.resultRevision < stacked.revision;
     const reference = picture.progress.get("reference");
     const now = performance.now();
     if (!behind) staleSince = null;
@@ -338,11 +359,11 @@ export function createFrame({ model, el, signal }: Host, inner: Inner): Frame {
     if (lines.join("\n") !== [...notes.children].map((line) => line.textContent).join("\n")) {
       notes.replaceChildren(...lines.map((line) => h("li", {}, line)));
     }
-    if (picture.result === null) {
+    if (stacked === null || stacked.result === null) {
       say(work, "");
       return;
     }
-    const { blocks, positions, seconds, way } = picture.result.work;
+    const { blocks, positions, seconds, way } = stacked.result.work;
     say(work, `last run ${Math.round(1000 * seconds)} ms`);
     set(work, {
       title: `The last run recomputed ${blocks} blocks at ${positions} positions (${way})`,
@@ -357,10 +378,7 @@ export function createFrame({ model, el, signal }: Host, inner: Inner): Frame {
       soon();
     });
     const saved = readSnapshot(model.get("snapshot"));
-    if (saved !== null) {
-      takeAll(picture, saved);
-      inner.takeAll(saved);
-    }
+    if (saved !== null) takeEverything(saved);
     update();
     hello();
     signal.addEventListener(

@@ -12,13 +12,16 @@ import type {
 } from "./messages";
 import { decodeBuffers, type Unpacked, unpack } from "./transport";
 
-export interface Picture {
+/** What any view declares, and the line at its top shows. */
+export type Declared = Pick<
+  State,
+  "model" | "device" | "dtype" | "notes" | "can_undo" | "can_redo"
+>;
+
+/** What the frame around any view shows, whatever its session is of. */
+export interface Shown {
   revision: number;
-  state: State | null;
-  resultRevision: number;
-  result: Unpacked<Result> | null;
-  effectsRevision: number;
-  effects: Map<number, Effect>;
+  state: Declared | null;
   /** Long work by job and row, "curve:3". */
   progress: Map<string, { done: number; total: number }>;
   busy: boolean;
@@ -27,20 +30,25 @@ export interface Picture {
   failure: string;
 }
 
+/** What a view on a prompt and a stack of interventions shows. */
+export interface Picture extends Shown {
+  state: State | null;
+  resultRevision: number;
+  result: Unpacked<Result> | null;
+  effectsRevision: number;
+  effects: Map<number, Effect>;
+}
+
 /** What answers `hello`: of each view its own. */
 export type Everything = Unpacked<HelloBody> | Unpacked<InspectorBody> | Unpacked<AblatorBody>;
 
 /** "own": the view that the message is for must take it in itself. */
 export type News = "state" | "result" | "failure" | "other" | "old" | "own";
 
-export function emptyPicture(): Picture {
+export function emptyShown(): Shown {
   return {
     revision: -1,
     state: null,
-    resultRevision: -1,
-    result: null,
-    effectsRevision: -1,
-    effects: new Map(),
     progress: new Map(),
     busy: false,
     what: "",
@@ -48,8 +56,45 @@ export function emptyPicture(): Picture {
   };
 }
 
+export function emptyPicture(): Picture {
+  return {
+    ...emptyShown(),
+    state: null,
+    resultRevision: -1,
+    result: null,
+    effectsRevision: -1,
+    effects: new Map(),
+  };
+}
+
+/** Whether it is of a session with a stack, whose changes have results. */
+export function hasStack(shown: Shown): shown is Picture {
+  return "effects" in shown;
+}
+
 /** Takes a message in; says what kind of news it was, "old" for none. */
-export function take(picture: Picture, message: Unpacked<Down>): News {
+export function take(shown: Shown, message: Unpacked<Down>): News {
+  switch (message.kind) {
+    case "progress": {
+      const name = message.key === null ? message.job : `${message.job}:${message.key}`;
+      if (message.done >= message.total) shown.progress.delete(name);
+      else shown.progress.set(name, { done: message.done, total: message.total });
+      return "other";
+    }
+    case "status":
+      shown.busy = message.busy;
+      shown.what = message.what;
+      if (!message.busy) shown.progress.clear();
+      if (message.error === null) return "other";
+      if (hasStack(shown) && message.revision < shown.resultRevision) return "old";
+      shown.failure = message.error;
+      return "failure";
+    default:
+      return hasStack(shown) ? takeOfStack(shown, message) : "own";
+  }
+}
+
+function takeOfStack(picture: Picture, message: Unpacked<Down>): News {
   switch (message.kind) {
     case "state":
       if (message.revision < picture.revision) return "old";
@@ -68,20 +113,6 @@ export function take(picture: Picture, message: Unpacked<Down>): News {
       picture.effectsRevision = message.revision;
       picture.effects = new Map(message.rows.map((row) => [row.key, row]));
       return "other";
-    case "progress": {
-      const name = message.key === null ? message.job : `${message.job}:${message.key}`;
-      if (message.done >= message.total) picture.progress.delete(name);
-      else picture.progress.set(name, { done: message.done, total: message.total });
-      return "other";
-    }
-    case "status":
-      picture.busy = message.busy;
-      picture.what = message.what;
-      if (!message.busy) picture.progress.clear();
-      if (message.error === null) return "other";
-      if (message.revision < picture.resultRevision) return "old";
-      picture.failure = message.error;
-      return "failure";
     default:
       return "own";
   }
