@@ -44,7 +44,23 @@ export type Up =
   | Check
   | Interact
   | Export
-  | Import;
+  | Import
+  | Aim
+  | Options
+  | Climb
+  | Pause
+  | Scrub
+  | Facets
+  | Diverse
+  | Dream
+  | Rivals
+  | Examples
+  | Piece
+  | Own
+  | Matter
+  | Discriminate
+  | Load
+  | Save;
 export type Down =
   | ReplyOk
   | ReplyError
@@ -63,7 +79,15 @@ export type Down =
   | PatchingUpdate
   | GraphUpdate
   | CheckUpdate
-  | FaithfulUpdate;
+  | FaithfulUpdate
+  | MaximizerUpdate
+  | FrameUpdate
+  | TracksUpdate
+  | FrontUpdate
+  | ExamplesUpdate
+  | OwnUpdate
+  | MatterUpdate
+  | DiscriminationUpdate;
 
 /**
  * What travels between a view in the page and its Python half.
@@ -562,6 +586,345 @@ export interface Import {
   text: string;
 }
 /**
+ * Maximise this sum of units. What was optimised for another one stays until a start.
+ */
+export interface Aim {
+  id: number;
+  kind: "aim";
+  /**
+   * @minItems 1
+   * @maxItems 16
+   */
+  terms:
+    | [TermUp]
+    | [TermUp, TermUp]
+    | [TermUp, TermUp, TermUp]
+    | [TermUp, TermUp, TermUp, TermUp]
+    | [TermUp, TermUp, TermUp, TermUp, TermUp]
+    | [TermUp, TermUp, TermUp, TermUp, TermUp, TermUp]
+    | [TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp]
+    | [TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp]
+    | [TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp]
+    | [TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp]
+    | [TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp, TermUp]
+    | [
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp
+      ]
+    | [
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp
+      ]
+    | [
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp
+      ]
+    | [
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp
+      ]
+    | [
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp,
+        TermUp
+      ];
+  /**
+   * False while a weight is being dragged: all up to the one with `final` are one undo step.
+   */
+  final?: boolean;
+}
+/**
+ * One unit of an objective as the page says it.
+ */
+export interface TermUp {
+  address: string;
+  weight?: number;
+  /**
+   * Null is what is usual: the mean over space, or the last token.
+   */
+  how?: ("channel" | "centre" | "peak" | "last") | null;
+}
+/**
+ * Optimise pictures otherwise, from the next start on. What is absent (or null) stays.
+ */
+export interface Options {
+  id: number;
+  kind: "options";
+  steps?: number | null;
+  /**
+   * Of every free dimension of the input; 0 channels or fixed sizes are the model's own.
+   */
+  size?: number | null;
+  seed?: number | null;
+  parameterization?: ("fourier" | "pixel") | null;
+  /**
+   * Whether the picture is jittered, scaled and rotated before each step.
+   */
+  transforms?: boolean | null;
+  rate?: number | null;
+  l2?: number | null;
+  tv?: number | null;
+  blur?: number | null;
+  /**
+   * From noise, or from the session's input.
+   */
+  start?: ("noise" | "input") | null;
+  final?: boolean;
+}
+/**
+ * Optimise the picture, or go on where a picture of whatever kind was paused.
+ */
+export interface Climb {
+  id: number;
+  kind: "climb";
+  /**
+   * From the first step, even where something is paused.
+   */
+  again?: boolean;
+}
+/**
+ * Hold what is being optimised; `climb` (of prompts `dream`) goes on with it.
+ */
+export interface Pause {
+  id: number;
+  kind: "pause";
+}
+/**
+ * A kept frame of a track: the nearest to the step. The reply's body is a `FrameBody`.
+ */
+export interface Scrub {
+  id: number;
+  kind: "scrub";
+  track: number;
+  step: number;
+}
+/**
+ * One picture a facet: the unit's top images are clustered, and each cluster starts one.
+ */
+export interface Facets {
+  id: number;
+  kind: "facets";
+  /**
+   * How many; null lets the images say.
+   */
+  count?: number | null;
+}
+/**
+ * Several pictures at once that are kept from looking alike; needs no images.
+ */
+export interface Diverse {
+  id: number;
+  kind: "diverse";
+  count?: number;
+  strength?: number;
+}
+/**
+ * Start a search for prompts (EPO), or go on where it was paused. What is null stays.
+ */
+export interface Dream {
+  id: number;
+  kind: "dream";
+  /**
+   * From the first iteration, even where a search is paused.
+   */
+  again?: boolean;
+  /**
+   * Tokens of the prompt, without a beginning-of-sequence token.
+   */
+  length?: number | null;
+  population?: number | null;
+  children?: number | null;
+  iterations?: number | null;
+  /**
+   * How many tokens a position's gradient may propose.
+   */
+  top?: number | null;
+  /**
+   * At most so long.
+   */
+  seconds?: number | null;
+  seed?: number | null;
+}
+/**
+ * Search by a plainer method; its candidates join the plot.
+ */
+export interface Rivals {
+  id: number;
+  kind: "rivals";
+  /**
+   * Greedy coordinate search, or every token of the vocabulary as a prompt of one token.
+   */
+  method: "greedy" | "single";
+}
+/**
+ * Measure the unit on the corpus; fills in by `ExamplesUpdate`s.
+ */
+export interface Examples {
+  id: number;
+  kind: "examples";
+}
+/**
+ * A piece of a file that `own` will name: an image as PNG, JPEG or WebP, of 4 MB at most.
+ *
+ * A message is at most 64 KB: the page cuts the file's base64 text into pieces of 48 KB.
+ */
+export interface Piece {
+  id: number;
+  kind: "piece";
+  name: string;
+  /**
+   * Counted from 0; they come in order, and 0 starts the file afresh.
+   */
+  index: number;
+  of: number;
+  /**
+   * Base64; a multiple of four characters in every piece.
+   */
+  data: string;
+}
+/**
+ * Measure an input of the user's; an `OwnUpdate` follows. Both null: take it away.
+ */
+export interface Own {
+  id: number;
+  kind: "own";
+  /**
+   * Of a language model the text; of a curve or a raster its numbers, one row a line.
+   */
+  text?: string | null;
+  /**
+   * The name of a file that came in pieces.
+   */
+  piece?: string | null;
+}
+/**
+ * Ablate the unit on the optimised input, beside random units; a `MatterUpdate` follows.
+ */
+export interface Matter {
+  id: number;
+  kind: "matter";
+  /**
+   * Of prompts, which; null takes the one with the largest activation.
+   */
+  candidate?: number | null;
+  /**
+   * Of pictures, which, at its last step; null takes the one that is highest.
+   */
+  track?: number | null;
+}
+/**
+ * Find one stimulus for each cluster of these units (most discriminative stimuli).
+ */
+export interface Discriminate {
+  id: number;
+  kind: "discriminate";
+  /**
+   * Addresses; a set such as "_fc:c*" stands for all it holds.
+   *
+   * @minItems 2
+   * @maxItems 1024
+   */
+  units: [string, string, ...string[]];
+  clusters?: number;
+  seed?: number;
+}
+/**
+ * Put a prompt or a picture into the session (one step of undo); exactly one of these.
+ */
+export interface Load {
+  id: number;
+  kind: "load";
+  candidate?: number | null;
+  track?: number | null;
+  /**
+   * With `track`: a kept frame; null is the last.
+   */
+  step?: number | null;
+  /**
+   * Which quantile group of the corpus, and which example of it.
+   */
+  example?: [number, number] | null;
+  /**
+   * Of most discriminative stimuli.
+   */
+  stimulus?: number | null;
+}
+/**
+ * What is shown as a file. The reply's body is a `SaveBody`.
+ */
+export interface Save {
+  id: number;
+  kind: "save";
+  /**
+   * A sheet of pictures (png), the frames of a track (gif, webp), or a table (csv).
+   */
+  what: "sheet" | "animation" | "history" | "front";
+  format: "png" | "gif" | "webp" | "csv";
+  /**
+   * Of an animation; null is the one that is highest.
+   */
+  track?: number | null;
+}
+/**
  * The gesture was taken; results up to `revision` are still to come.
  */
 export interface ReplyOk {
@@ -574,6 +937,7 @@ export interface ReplyOk {
         | HelloBody
         | InspectorBody
         | AblatorBody
+        | MaximizerBody
         | AddBody
         | RankBody
         | CompleteBody
@@ -588,6 +952,9 @@ export interface ReplyOk {
         | EdgeBody
         | InteractBody
         | ExportBody
+        | FrameBody
+        | LoadBody
+        | SaveBody
       )
     | null;
 }
@@ -1306,6 +1673,465 @@ export interface Faithful {
   total: number;
 }
 /**
+ * Answers `hello` of an ActivationMaximizer: all there is.
+ */
+export interface MaximizerBody {
+  of: "maximizer";
+  revision: number;
+  state: MaximizerState;
+  tracks: Track[];
+  /**
+   * One a track, whole.
+   */
+  curves: TrackCurve[];
+  /**
+   * The last of each track; in a saved page kept ones too, as many as fit, growing steps.
+   */
+  frames: Frame[];
+  front: Front | null;
+  examples: CorpusExamples | null;
+  own: Example | null;
+  matter: Matters | null;
+  discrimination: Discrimination | null;
+}
+/**
+ * Everything that is declared, and what runs. Never the fruit of a run.
+ */
+export interface MaximizerState {
+  model: string;
+  device: string;
+  dtype: string;
+  family: "image" | "curve" | "raster" | "prompt";
+  /**
+   * Of a stimulus, without the batch; null for a free size. Empty of a language model.
+   */
+  shape: (number | null)[];
+  /**
+   * In words: "_blocks.9:c17 - 0.5 x _blocks.9:c3".
+   */
+  objective: string;
+  /**
+   * Why the objective cannot be changed here (a Python function), or null.
+   */
+  fixed: string | null;
+  /**
+   * Empty where the objective is a Python function.
+   */
+  terms: Term[];
+  /**
+   * Which a unit can be taken by, where it has more than one number.
+   */
+  hows: ("channel" | "centre" | "peak" | "last")[];
+  /**
+   * Null of a language model.
+   */
+  options: ClimbOptions | null;
+  /**
+   * Null of what is no language model.
+   */
+  dreaming: DreamOptions | null;
+  modes: ModeState[];
+  activity: Activity | null;
+  /**
+   * The session's input: its text, or its name; may be empty.
+   */
+  input: string;
+  /**
+   * Of the session's prompt.
+   */
+  tokens: PromptToken[];
+  /**
+   * What examples are taken from; empty where there is nothing.
+   */
+  corpus: string;
+  can_undo: boolean;
+  can_redo: boolean;
+  notes: string[];
+}
+/**
+ * One unit of the objective.
+ */
+export interface Term {
+  address: string;
+  weight: number;
+  /**
+   * Null of a unit that is one number.
+   */
+  how: ("channel" | "centre" | "peak" | "last") | null;
+  /**
+   * What it is in words, such as the name of a class; may be empty.
+   */
+  label: string;
+}
+/**
+ * How pictures are optimised from the next start on.
+ */
+export interface ClimbOptions {
+  steps: number;
+  /**
+   * Null where every size is the model's own.
+   */
+  size: number | null;
+  /**
+   * The least size that it takes.
+   */
+  smallest: number;
+  seed: number;
+  parameterization: "fourier" | "pixel";
+  transforms: boolean;
+  rate: number;
+  l2: number;
+  tv: number;
+  blur: number;
+  start: "noise" | "input";
+}
+/**
+ * How prompts are searched for from the next start on.
+ */
+export interface DreamOptions {
+  length: number;
+  population: number;
+  children: number;
+  iterations: number;
+  top: number;
+  seconds: number | null;
+  seed: number;
+}
+/**
+ * Whether something can be done here.
+ */
+export interface ModeState {
+  mode:
+    | "climb"
+    | "facets"
+    | "diverse"
+    | "dream"
+    | "greedy"
+    | "single"
+    | "examples"
+    | "own"
+    | "matter"
+    | "discriminate";
+  /**
+   * Why not, in a sentence; null where it can.
+   */
+  refusal: string | null;
+}
+/**
+ * What is being optimised, or paused.
+ */
+export interface Activity {
+  mode:
+    | "climb"
+    | "facets"
+    | "diverse"
+    | "dream"
+    | "greedy"
+    | "single"
+    | "examples"
+    | "own"
+    | "matter"
+    | "discriminate";
+  paused: boolean;
+}
+/**
+ * An optimisation: what it is, how far it is, which of its frames are kept.
+ */
+export interface Track {
+  key: number;
+  kind: "climb" | "facet" | "diverse";
+  /**
+   * Such as "picture", "facet 2".
+   */
+  label: string;
+  status: "waiting" | "running" | "paused" | "stopped" | "failed" | "done";
+  step: number;
+  total: number;
+  /**
+   * The objective at its last step; null before the first.
+   */
+  value: number | null;
+  /**
+   * The largest so far.
+   */
+  best: number | null;
+  kept: PackedArray;
+  /**
+   * Bytes that kept frames may take; older ones are thinned beyond it.
+   */
+  budget: number;
+  /**
+   * Of a facet: the images that it started from.
+   */
+  members: Picture[];
+  /**
+   * How many there were; `members` are the first of them.
+   */
+  member_count: number;
+  /**
+   * What a reader must know, such as that the start was inside a dead ReLU; may be empty.
+   */
+  note: string;
+}
+/**
+ * A stimulus, ready to be drawn by its renderer.
+ *
+ * Exactly one of `pixels` and `values` is there. `raw` pixels are uint8 [height, width, channels]
+ * (channels 1 or 3, 0 = the lowest and 255 = the highest value of the declared range); `jpeg` and
+ * `png` pixels are the bytes of such a file, for saved pages. `values` are float32: of a curve
+ * [height = channels, width = time], of a raster [height = rows, width = time].
+ */
+export interface Picture {
+  renderer: "image" | "curve" | "raster";
+  height: number;
+  width: number;
+  /**
+   * 1 or 3; of curves and rasters 1.
+   */
+  channels: number;
+  low: number;
+  /**
+   * The declared range of its values.
+   */
+  high: number;
+  coding: "raw" | "jpeg" | "png";
+  pixels: {
+    buffer: number;
+    dtype: "float32" | "float16" | "float64" | "uint8" | "int32" | "bool";
+    shape: number[];
+  } | null;
+  values: {
+    buffer: number;
+    dtype: "float32" | "float16" | "float64" | "uint8" | "int32" | "bool";
+    shape: number[];
+  } | null;
+}
+/**
+ * The objective at each step of a track, from step `start` on.
+ */
+export interface TrackCurve {
+  track: number;
+  start: number;
+  values: PackedArray;
+}
+/**
+ * The picture of a track at a step.
+ */
+export interface Frame {
+  track: number;
+  /**
+   * How many steps it has had.
+   */
+  step: number;
+  total: number;
+  /**
+   * The objective there.
+   */
+  value: number;
+  picture: Picture;
+}
+/**
+ * All candidates there are, of every method.
+ */
+export interface Front {
+  candidates: Candidate[];
+  /**
+   * Which search the next four are of: the one that runs, or ran last.
+   */
+  method: ("epo" | "greedy" | "single") | null;
+  status: "running" | "paused" | "stopped" | "failed" | "done";
+  iteration: number;
+  iterations: number;
+  /**
+   * Prompts (of a single-token search tokens) that were measured.
+   */
+  tried: number;
+  seconds: number;
+  note: string;
+}
+/**
+ * A prompt: found by a search, of the corpus, or the user's.
+ */
+export interface Candidate {
+  key: number;
+  kind: "epo" | "greedy" | "single" | "corpus" | "own";
+  /**
+   * Without a beginning-of-sequence token.
+   */
+  tokens: TokenName[];
+  text: string;
+  activation: number;
+  /**
+   * Nats a token, of the tokens given those before; null where there is nothing to predict.
+   */
+  cross_entropy: number | null;
+  /**
+   * float32 [tokens]: the objective at each token, where it was measured.
+   */
+  activations: {
+    buffer: number;
+    dtype: "float32" | "float16" | "float64" | "uint8" | "int32" | "bool";
+    shape: number[];
+  } | null;
+  /**
+   * Whether no other candidate of its kind beats it in both.
+   */
+  front: boolean;
+}
+/**
+ * The unit on the corpus.
+ */
+export interface CorpusExamples {
+  /**
+   * What was measured; stale where it is not the state's objective.
+   */
+  objective: string;
+  /**
+   * What it is and how large.
+   */
+  corpus: string;
+  done: number;
+  /**
+   * Texts or stimuli.
+   */
+  total: number;
+  /**
+   * Activations (tokens or stimuli) measured.
+   */
+  count: number;
+  mean: number | null;
+  sd: number | null;
+  maximum: number | null;
+  edges: PackedArray;
+  counts: PackedArray;
+  /**
+   * Highest first.
+   */
+  groups: ExampleGroup[];
+  low: number;
+  /**
+   * The one scale that tokens and maps are shaded on.
+   */
+  high: number;
+  note: string;
+}
+/**
+ * Examples of one part of the distribution.
+ */
+export interface ExampleGroup {
+  /**
+   * "top", "90th to 99th percentile", ...
+   */
+  name: string;
+  low: number;
+  /**
+   * Activations that fall into it.
+   */
+  high: number;
+  examples: Example[];
+}
+/**
+ * An input measured: a text with the objective at each token, or a stimulus with its map.
+ */
+export interface Example {
+  activation: number;
+  /**
+   * Where it is from: "text 12, token 40", "goldfish.jpg"; may be empty.
+   */
+  name: string;
+  /**
+   * Of a text, as many as are shown; of a stimulus none.
+   */
+  tokens: TokenName[];
+  /**
+   * Of a text: float32 [tokens], the objective at each token, on the scale of all examples.
+   */
+  activations: {
+    buffer: number;
+    dtype: "float32" | "float16" | "float64" | "uint8" | "int32" | "bool";
+    shape: number[];
+  } | null;
+  /**
+   * Of a text: which token the activation is of.
+   */
+  at: number | null;
+  cross_entropy: number | null;
+  picture: Picture | null;
+  /**
+   * Of a stimulus: float32 [map_height, map_width], the unit at each position.
+   */
+  map: {
+    buffer: number;
+    dtype: "float32" | "float16" | "float64" | "uint8" | "int32" | "bool";
+    shape: number[];
+  } | null;
+  map_height: number;
+  map_width: number;
+}
+/**
+ * Whether the unit matters on the optimised input.
+ */
+export interface Matters {
+  objective: string;
+  /**
+   * Which unit was ablated.
+   */
+  unit: string;
+  /**
+   * On what: a prompt, or a picture at a step.
+   */
+  subject: string;
+  /**
+   * To what it was ablated: "mean" or "zero".
+   */
+  how: string;
+  /**
+   * The objective on it.
+   */
+  activation: number;
+  /**
+   * Of the shipped corpus; null where it was not measured.
+   */
+  corpus_maximum: number | null;
+  /**
+   * KL(as it is || unit ablated) of the output, nats.
+   */
+  kl: number;
+  /**
+   * At least five random units of the same layer, ablated alike.
+   */
+  controls: RandomUnit[];
+  note: string;
+}
+/**
+ * What ablating another unit of the same layer does.
+ */
+export interface RandomUnit {
+  address: string;
+  kl: number;
+}
+/**
+ * Most discriminative stimuli, filling in: units in clusters, one stimulus a cluster.
+ */
+export interface Discrimination {
+  units: string[];
+  clusters: number;
+  labels: PackedArray;
+  responses: PackedArray;
+  /**
+   * One a cluster.
+   */
+  stimuli: Picture[];
+  /**
+   * How well the stimuli tell the clusters apart; larger is better.
+   */
+  value: number | null;
+  iteration: number;
+  iterations: number;
+  status: "running" | "stopped" | "failed" | "done";
+  note: string;
+}
+/**
  * Answers `add`.
  */
 export interface AddBody {
@@ -1338,6 +2164,10 @@ export interface Ranked {
 export interface CompleteBody {
   of: "complete";
   items: string[];
+  /**
+   * What each is in words, such as the name of a class, "" for none; null where nothing is.
+   */
+  labels: string[] | null;
 }
 /**
  * Answers `tokens`.
@@ -1492,6 +2322,35 @@ export interface ExportBody {
   text: string;
 }
 /**
+ * Answers `scrub`.
+ */
+export interface FrameBody {
+  of: "frame";
+  frame: Frame;
+}
+/**
+ * Answers `load`.
+ */
+export interface LoadBody {
+  of: "load";
+  /**
+   * What the session's input is now.
+   */
+  input: string;
+}
+/**
+ * Answers `save`.
+ */
+export interface SaveBody {
+  of: "save";
+  /**
+   * A file name.
+   */
+  name: string;
+  mime: string;
+  data: PackedArray;
+}
+/**
  * The gesture was refused and changed nothing.
  */
 export interface ReplyError {
@@ -1543,7 +2402,16 @@ export interface Progress {
     | "map"
     | "patching"
     | "find"
-    | "faithful";
+    | "faithful"
+    | "climb"
+    | "facets"
+    | "diverse"
+    | "dream"
+    | "greedy"
+    | "single"
+    | "examples"
+    | "matter"
+    | "discriminate";
   key: number | null;
   done: number;
   total: number;
@@ -1661,6 +2529,64 @@ export interface FaithfulUpdate {
   faithful: Faithful;
 }
 /**
+ * After every change of what is declared, or of what runs.
+ */
+export interface MaximizerUpdate {
+  kind: "maximizer";
+  revision: number;
+  state: MaximizerState;
+}
+/**
+ * A track has a newer picture; ten a second at most, the newest of each track.
+ */
+export interface FrameUpdate {
+  kind: "frame";
+  frame: Frame;
+  curve: TrackCurve;
+}
+/**
+ * Which tracks there are; replaces the list. A key that is gone takes its frames along.
+ */
+export interface TracksUpdate {
+  kind: "tracks";
+  tracks: Track[];
+}
+/**
+ * Candidates; each replaces the one before.
+ */
+export interface FrontUpdate {
+  kind: "front";
+  front: Front | null;
+}
+/**
+ * Examples, filling in; each replaces the one before.
+ */
+export interface ExamplesUpdate {
+  kind: "examples";
+  examples: CorpusExamples | null;
+}
+/**
+ * The user's own input was measured; null where it was taken away.
+ */
+export interface OwnUpdate {
+  kind: "own";
+  own: Example | null;
+}
+/**
+ * What ablating the unit does; null when the unit has changed.
+ */
+export interface MatterUpdate {
+  kind: "matter";
+  matter: Matters | null;
+}
+/**
+ * Most discriminative stimuli, filling in; each replaces the one before.
+ */
+export interface DiscriminationUpdate {
+  kind: "discrimination";
+  discrimination: Discrimination | null;
+}
+/**
  * The last picture at rest, for saved pages: what `hello` answers, with its buffers as text.
  *
  * Its `PackedArray`s point into `buffers`, each of which is base64. `cut` names what was left out
@@ -1668,7 +2594,7 @@ export interface FaithfulUpdate {
  * where there is a kernel, there is a trait `live`, which is true.
  */
 export interface Snapshot {
-  hello: HelloBody | InspectorBody | AblatorBody;
+  hello: HelloBody | InspectorBody | AblatorBody | MaximizerBody;
   buffers: string[];
   cut: string[];
 }

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from .activation_maximizer import *
 from .attention_inspector import *
 from .circuit_ablator import *
 from .neuron_clamp import *
@@ -62,7 +63,23 @@ AnyUp = Annotated[
     | Check
     | Interact
     | Export
-    | Import,
+    | Import
+    | Aim
+    | Options
+    | Climb
+    | Pause
+    | Scrub
+    | Facets
+    | Diverse
+    | Dream
+    | Rivals
+    | Examples
+    | Piece
+    | Own
+    | Matter
+    | Discriminate
+    | Load
+    | Save,
     Field(discriminator="kind"),
 ]
 
@@ -74,6 +91,7 @@ Body = Annotated[
     HelloBody
     | InspectorBody
     | AblatorBody
+    | MaximizerBody
     | AddBody
     | RankBody
     | CompleteBody
@@ -87,7 +105,10 @@ Body = Annotated[
     | DrillBody
     | EdgeBody
     | InteractBody
-    | ExportBody,
+    | ExportBody
+    | FrameBody
+    | LoadBody
+    | SaveBody,
     Field(discriminator="of"),
 ]
 
@@ -135,6 +156,14 @@ AnyDown = (
     | GraphUpdate
     | CheckUpdate
     | FaithfulUpdate
+    | MaximizerUpdate
+    | FrameUpdate
+    | TracksUpdate
+    | FrontUpdate
+    | ExamplesUpdate
+    | OwnUpdate
+    | MatterUpdate
+    | DiscriminationUpdate
 )
 
 
@@ -146,7 +175,7 @@ class Snapshot(Message):
     where there is a kernel, there is a trait `live`, which is true.
     """
 
-    hello: HelloBody | InspectorBody | AblatorBody
+    hello: HelloBody | InspectorBody | AblatorBody | MaximizerBody
     buffers: list[str]
     cut: list[str]
 

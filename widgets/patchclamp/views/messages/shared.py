@@ -20,6 +20,15 @@ Job = Literal[
     "patching",
     "find",
     "faithful",
+    "climb",
+    "facets",
+    "diverse",
+    "dream",
+    "greedy",
+    "single",
+    "examples",
+    "matter",
+    "discriminate",
 ]
 
 
@@ -322,6 +331,8 @@ class CompleteBody(Message):
 
     of: Literal["complete"] = "complete"
     items: list[str]
+    labels: list[str] | None = None
+    """What each is in words, such as the name of a class, "" for none; null where nothing is."""
 
 
 class TokensBody(Message):
