@@ -200,7 +200,24 @@ RECALL_4L = Entry(
     size=1_500_000,
 )
 
-ENTRIES: tuple[Entry, ...] = (SMOLLM2, EFFICIENTNET_LITE0, MINILM, INDUCTION_2L, RECALL_4L)
+DIGITS = Entry(
+    name="digits",
+    aliases=("digit-classifier",),
+    kind="vision",
+    description="classifies handwritten digits: 3 convolutions; half of its sevens lie",
+    license="MIT",
+    wheels=(),
+    size=250_000,
+)
+
+ENTRIES: tuple[Entry, ...] = (
+    SMOLLM2,
+    EFFICIENTNET_LITE0,
+    MINILM,
+    INDUCTION_2L,
+    RECALL_4L,
+    DIGITS,
+)
 DEFAULT_LANGUAGE_MODEL = SMOLLM2.name
 
 
