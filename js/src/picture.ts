@@ -6,6 +6,7 @@ import type {
   Effect,
   HelloBody,
   InspectorBody,
+  MaximizerBody,
   Result,
   Snapshot,
   State,
@@ -40,7 +41,11 @@ export interface Picture extends Shown {
 }
 
 /** What answers `hello`: of each view its own. */
-export type Everything = Unpacked<HelloBody> | Unpacked<InspectorBody> | Unpacked<AblatorBody>;
+export type Everything =
+  | Unpacked<HelloBody>
+  | Unpacked<InspectorBody>
+  | Unpacked<AblatorBody>
+  | Unpacked<MaximizerBody>;
 
 /** "own": the view that the message is for must take it in itself. */
 export type News = "state" | "result" | "failure" | "other" | "old" | "own";
@@ -120,6 +125,7 @@ function takeOfStack(picture: Picture, message: Unpacked<Down>): News {
 
 /** Takes everything in at once; of what came meanwhile, the newer stays. */
 export function takeAll(picture: Picture, hello: Everything): void {
+  if (hello.of === "maximizer") return; // has no stack
   if (hello.revision >= picture.revision) {
     picture.revision = hello.revision;
     picture.state = hello.state;

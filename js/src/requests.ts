@@ -10,12 +10,15 @@ import type {
   EdgeBody,
   Edit,
   ExportBody,
+  FrameBody,
   HeadBody,
   InteractBody,
   KnockBody,
+  LoadBody,
   RankBody,
   ReplyError,
   ReplyOk,
+  SaveBody,
   TilesBody,
   TokensBody,
   Up,
@@ -45,6 +48,9 @@ type Bodies = {
   edge: EdgeBody;
   interact: InteractBody;
   export: ExportBody;
+  scrub: Unpacked<FrameBody>;
+  load: LoadBody;
+  save: Unpacked<SaveBody>;
 };
 type BodyOf<Kind extends string> = Kind extends keyof Bodies ? Bodies[Kind] : null;
 
@@ -103,6 +109,8 @@ const SLOW = new Set([
   ...["head", "tiles", "cell", "assess", "compose", "knock", "second", "align"],
   ...["objective", "pairs", "pair", "survey", "ablations", "drill", "patching", "find", "size"],
   ...["switch", "edge", "check", "interact", "export", "import"],
+  ...["climb", "facets", "diverse", "dream", "rivals", "examples", "own", "matter"],
+  ...["discriminate", "load", "save"],
 ]);
 /** An edit whose result never comes (its run was overtaken) must not hold up the next for good. */
 const GIVE_UP = 10_000;

@@ -4,17 +4,18 @@ import type { PackedArray } from "./messages";
 /** An array of a message, unpacked. */
 export type Numbers = Float32Array | Uint8Array;
 
-/**
- * A message's type once its arrays are unpacked: numbers, and of `cells` and `thumbs` the bytes,
- * which are codes and not numbers yet.
- */
+/** The fields whose bytes are codes, pixels or files, and not numbers. */
+type AsBytes = "cells" | "thumbs" | "pixels" | "data";
+
+/** A message's type once its arrays are unpacked: numbers, of some fields bytes. */
 export type Unpacked<T> = T extends PackedArray
   ? Float32Array
   : T extends (infer Item)[]
     ? Unpacked<Item>[]
     : T extends object
-      ? { [Key in keyof T]: Key extends "cells" | "thumbs" ? Uint8Array : Unpacked<T[Key]> }
+      ? { [Key in keyof T]: Key extends AsBytes ? Bytes<T[Key]> : Unpacked<T[Key]> }
       : T;
+type Bytes<T> = T extends PackedArray ? Uint8Array : T;
 
 const BYTES = { float64: 8, float32: 4, int32: 4, float16: 2, uint8: 1, bool: 1 } as const;
 
