@@ -22,7 +22,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
 from patchclamp.engine.attention_interface import show_patterns
-from patchclamp.models.language_model import share_weights
+from patchclamp.models.shared_weights import share_weights
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

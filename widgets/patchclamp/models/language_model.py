@@ -6,7 +6,6 @@ import copy
 import operator
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -16,47 +15,13 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_f
 
 from patchclamp.errors import InputError, ModelError
 from patchclamp.models.anatomy import Anatomy
+from patchclamp.models.shared_weights import share_weights, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import nn
-
 
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece's vocabularies write a space
-
-
-def share_weights(module: nn.Module, *also: object) -> nn.Module:
-    """Copy a module tree without copying a weight.
-
-    The copy has its own modules, and so its own hooks, flags and buffers' names, while every
-    parameter and buffer *is* the original's: a later in-place update shows in both.
-
-    Args:
-        module: any module.
-        also: objects that the copy should share too (a tokenizer, say).
-
-    Raises:
-        ModelError: when the module holds something that cannot be copied.
-    """
-    memo: dict[int, object] = {id(t): t for t in (*module.parameters(), *module.buffers())}
-    memo |= {id(thing): thing for thing in also if thing is not None}
-    # What a run with gradients has left behind (a bridge keeps its last pattern) is no weight, and
-    # torch copies no tensor that has a history.
-    memo |= {
-        id(kept): kept.detach()
-        for part in module.modules()
-        for kept in vars(part).values()
-        if isinstance(kept, torch.Tensor) and not kept.is_leaf
-    }
-    try:
-        return copy.deepcopy(module, memo)
-    except (TypeError, RuntimeError) as error:
-        msg = (
-            f"{type(module).__name__} holds something that cannot be copied ({error}); "
-            "patchclamp runs its interventions on a copy that shares the weights."
-        )
-        raise ModelError(msg) from error
 
 
 class LanguageModel:
@@ -113,7 +78,7 @@ class LanguageModel:
         self.engine: object = None
         self._version = 0
         self._looking = threading.Lock()
-        self._weights = _weights_of(self.bridge)
+        self._weights = weights_of(self.bridge)
 
     def __repr__(self) -> str:
         a = self.anatomy
@@ -130,7 +95,7 @@ class LanguageModel:
         with self._looking:
             if any(weight.changed() for weight in self._weights):
                 self._version += 1
-                self._weights = _weights_of(self.bridge)
+                self._weights = weights_of(self.bridge)
             return self._version
 
     @property
@@ -306,30 +271,6 @@ def as_id(token: Any) -> int:
             return operator.index(token)
     msg = f"A token is its text, leading space included, or its id, not {_shown(token)}."
     raise InputError(msg)
-
-
-@dataclass(frozen=True)
-class _Weight:
-    """A parameter as it was: where it hung, and how often it had been updated in place."""
-
-    table: dict[str, torch.nn.Parameter | None]
-    name: str
-    parameter: torch.nn.Parameter
-    updates: int
-
-    def changed(self) -> bool:
-        now = self.table.get(self.name)
-        return now is not self.parameter or now._version != self.updates  # noqa: SLF001
-
-
-def _weights_of(module: nn.Module) -> list[_Weight]:
-    # Look into the modules' own tables: walking the tree at every run would cost milliseconds.
-    return [
-        _Weight(owner._parameters, name, parameter, parameter._version)  # noqa: SLF001
-        for owner in module.modules()
-        for name, parameter in owner._parameters.items()  # noqa: SLF001
-        if parameter is not None
-    ]
 
 
 def _shown(value: object) -> str:
