@@ -1841,6 +1841,10 @@ export interface Track {
   key: number;
   kind: "climb" | "facet" | "diverse";
   /**
+   * What it maximises, as `MaximizerState.objective` said then.
+   */
+  objective: string;
+  /**
    * Such as "picture", "facet 2".
    */
   label: string;
@@ -1934,6 +1938,13 @@ export interface Frame {
  * All candidates there are, of every method.
  */
 export interface Front {
+  /**
+   * What they were measured by; stale where it is not the state's objective.
+   */
+  objective: string;
+  /**
+   * At most some 500: of a single-token search the best.
+   */
   candidates: Candidate[];
   /**
    * Which search the next four are of: the one that runs, or ran last.
@@ -2034,6 +2045,10 @@ export interface ExampleGroup {
  * An input measured: a text with the objective at each token, or a stimulus with its map.
  */
 export interface Example {
+  /**
+   * By what.
+   */
+  objective: string;
   activation: number;
   /**
    * Where it is from: "text 12, token 40", "goldfish.jpg"; may be empty.

@@ -21,7 +21,11 @@ from patchclamp.interventions import Ablate, Add, Clamp, Cut, Intervention, Knoc
 from patchclamp.models.language_model import LanguageModel
 from patchclamp.session import Session
 from patchclamp.views import messages as say
-from patchclamp.views.messages import attention_inspector, circuit_ablator
+from patchclamp.views.messages import (
+    activation_maximizer,
+    attention_inspector,
+    circuit_ablator,
+)
 from patchclamp.views.neuron_clamp import CURVE_POINTS, NeuronClamp
 from patchclamp.views.view import SNAPSHOT_BYTES, View
 from tests.unit import tiny
@@ -470,10 +474,11 @@ def test_no_gesture_waits_for_the_model(view: Heard, session: Session) -> None:
 
 
 def test_every_gesture_has_a_view_that_handles_it() -> None:
+    other_views = (activation_maximizer, attention_inspector, circuit_ablator)
     others = {
         part.__name__.lower()
         for part in say.Up.__subclasses__()
-        if part.__module__ in {attention_inspector.__name__, circuit_ablator.__name__}
+        if part.__module__ in {m.__name__ for m in other_views}
     }
     shared = set(say._KINDS) - others
     assert all(hasattr(NeuronClamp, f"_on_{kind}") for kind in shared)

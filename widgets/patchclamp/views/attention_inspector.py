@@ -26,8 +26,8 @@ from . import messages as say
 from .head_grid import HeadGrid, coarse, merged
 from .looks import BASE, MODES, OTHER, Partners, Patterns, PatternView, Scene, Side
 from .messages import TILE, Body, KnockoutHow, Look, MessageError, Mode, Score
-from .stack_view import NO_PREDICTION, ShouldStop, StackView
-from .view import Later
+from .stack_view import NO_PREDICTION, StackView
+from .view import Later, ShouldStop
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,6 @@ component does to the stack is in `ablations.py`; how what was measured becomes 
 `component_pictures.py`. Everything here is measured under the stack.
 """
 
-import time
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 
-from patchclamp.errors import InputError, MetricError, ModelError, Stopped
+from patchclamp.errors import InputError, MetricError, ModelError
 from patchclamp.methods.ablation import (
     Parts,
     component_effects,
@@ -40,8 +39,8 @@ from . import component_pictures as pictures
 from . import messages as say
 from .messages import Body, Direction, MessageError, Over, Replacement
 from .pace import Settled
-from .stack_view import NO_PREDICTION, ShouldStop, StackView
-from .view import LATER, Later, _weakly
+from .stack_view import NO_PREDICTION, StackView
+from .view import LATER, Later, ShouldStop, _weakly
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +54,6 @@ MAPPING = "ablating every component"
 PATCHING = "patching activations"
 SETTLED_AFTER = 0.3
 """Seconds without a change until what takes long is measured again."""
-_PICTURES_EVERY = 0.15  # seconds between two pictures of one kind that fill in
 _KEPT_MAPS = 8
 _KEPT_TASKS = 3
 _SHOWN_PAIRS = 100
@@ -128,7 +126,6 @@ class ComponentView(StackView):
         self._maps: OrderedDict[Hashable, Kept[pictures.Effects]] = OrderedDict()
         self._halted: Hashable = None
         self._patched: dict[Kind, Kept[pictures.Patching]] = {}
-        self._said_at: dict[Hashable, float] = {}
         self._mapping: Hashable = None
         self._computed: tuple[int, Hashable] | None = None
         self._before_solo: tuple[frozenset[Site], Any, Any] | None = None
@@ -399,43 +396,6 @@ class ComponentView(StackView):
             failed=lambda error: self._refuse(ident, str(error), field),
         )
         return LATER
-
-    def _sweep(
-        self,
-        name: str,
-        what: str,
-        job: Callable[[ShouldStop], Any],
-        so_far: Callable[[], T | None],
-    ) -> tuple[T, bool]:
-        """Do long work and wait for it.
-
-        Args:
-            name: what it is, among this view's jobs.
-            what: the same in words.
-            job: what is done.
-            so_far: what there is of it, when it was stopped too.
-
-        Returns:
-            What there is, and whether it is whole.
-
-        Raises:
-            Stopped: when it was stopped before there was anything.
-        """
-        self._stop_tasks(lambda other: other == name)
-        whole = True
-
-        def nothing(_ended: object) -> None:
-            """Who waits is told."""
-
-        task = self._start(name, what, job, then=nothing, failed=nothing, priority="sweep")
-        try:
-            task.result()
-        except Stopped:
-            whole = False
-        found = so_far()
-        if found is None:
-            raise Stopped("It was stopped before there was anything to show.")
-        return found, whole
 
     def _refuse_encoders(self, field: str) -> None:
         if not self._predicts:
@@ -749,14 +709,6 @@ class ComponentView(StackView):
         self._push(("progress", job), say.Progress(job=job, done=done, total=total))
 
     # --- what there is to draw --------------------------------------------------------------------
-
-    def _now_and_then(self, name: Hashable, *, always: bool) -> bool:
-        """Whether a picture that fills in is worth sending now."""
-        now = time.monotonic()
-        if not always and now - self._said_at.get(name, 0.0) < _PICTURES_EVERY:
-            return False
-        self._said_at[name] = now
-        return True
 
     def _push_map(self, key: Hashable, *, always: bool) -> None:
         declared = self._declared()

@@ -17,8 +17,8 @@ from patchclamp.session import Change
 from . import messages as say
 from . import rows
 from .messages import Measure, Range, Side
-from .stack_view import ShouldStop, StackView, is_number
-from .view import Later
+from .stack_view import StackView, is_number
+from .view import Later, ShouldStop
 
 if TYPE_CHECKING:
     import pandas as pd

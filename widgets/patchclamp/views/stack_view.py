@@ -5,7 +5,6 @@ that a notebook can do by code what a hand does by mouse, and the other way roun
 alone shows is in its own module.
 """
 
-import itertools
 import time
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -31,15 +30,13 @@ from . import messages as say
 from . import rows
 from .messages import Body, MessageError, Operation, Range
 from .pace import Settled
-from .view import LATER, Later, View, _weakly
+from .view import LATER, Later, ShouldStop, View, _weakly
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from patchclamp.engine.experiment import Experiment, Run
     from patchclamp.interventions import Intervention
-
-ShouldStop = Callable[[], bool]
 
 TOP = 10
 """How many next tokens of either side are shown."""
@@ -66,6 +63,8 @@ class StackView(View):
         PatchclampError: when the prompt cannot be run, or the front end was not built.
     """
 
+    _session: Session
+
     def __init__(
         self,
         model: Session | LanguageModel | Any,
@@ -74,8 +73,6 @@ class StackView(View):
     ) -> None:
         session = _session(type(self).__name__, model, prompt, options)
         self._selected: int | None = None
-        self._gestures = itertools.count()
-        self._gesture = next(self._gestures)
         self._soloed: tuple[int, dict[int, bool]] | None = None
         self._reasons: tuple[str, ...] = ()
         self._massive: frozenset[tuple[int, int]] | None = None
@@ -101,6 +98,11 @@ class StackView(View):
         super().close()
 
     # --- the same gestures, from Python ----------------------------------------------------------
+
+    @property
+    def session(self) -> Session:
+        """What the view looks at."""
+        return self._session
 
     @property
     def interventions(self) -> "tuple[Intervention, ...]":
@@ -212,18 +214,6 @@ class StackView(View):
         """Empty the stack; undo brings it back."""
         self._session.reset()
 
-    def undo(self) -> None:
-        """Take the last step back."""
-        self._session.undo()
-
-    def redo(self) -> None:
-        """Do the step again that was taken back."""
-        self._session.redo()
-
-    def stop(self) -> None:
-        """End the view's long work where it is."""
-        self._stop_tasks(self._is_long)
-
     def complete(self, prefix: str) -> list[str]:
         """Addresses that begin like this, the session's own directions first."""
         own = [a for a in self._direction_addresses() if a.startswith(prefix)]
@@ -287,9 +277,6 @@ class StackView(View):
         self._session.submit(self._measure_rows).result()
 
     # --- gestures from the page ------------------------------------------------------------------
-
-    def _on_hello(self, _message: say.Hello) -> Body:
-        return self._everything()
 
     def _on_edit(self, message: say.Edit) -> None:
         with rows.about("key"):
@@ -362,12 +349,6 @@ class StackView(View):
     def _on_reset(self, _message: say.Reset) -> None:
         self.reset()
 
-    def _on_undo(self, _message: say.Undo) -> None:
-        self.undo()
-
-    def _on_redo(self, _message: say.Redo) -> None:
-        self.redo()
-
     def _on_prompt(self, message: say.Prompt) -> None:
         if message.text != self._session.text:
             gesture = ("prompt", id(self), self._gesture)
@@ -385,9 +366,6 @@ class StackView(View):
     def _on_complete(self, message: say.Complete) -> Body:
         return say.CompleteBody(items=self.complete(message.prefix))
 
-    def _on_stop(self, _message: say.Stop) -> None:
-        self.stop()
-
     def _on_code(self, message: say.Code) -> Later:
         def job(_should_stop: ShouldStop) -> say.CodeBody:
             return say.CodeBody(text=self._session.to_code())
@@ -399,19 +377,6 @@ class StackView(View):
             return say.TokensBody(items=self._find_tokens(message.query))
 
         return self._answer_later(message.id, "tokens", "looking up tokens", job)
-
-    def _answer_later(
-        self, ident: int, name: Hashable, what: str, job: Callable[[ShouldStop], Any]
-    ) -> Later:
-        """Reply with what the job returns, or with its error."""
-        self._start(
-            name,
-            what,
-            job,
-            then=lambda body: self._reply(ident, body),
-            failed=lambda error: self._refuse(ident, str(error), None),
-        )
-        return LATER
 
     # --- the stack -------------------------------------------------------------------------------
 
@@ -458,10 +423,6 @@ class StackView(View):
             return False
         self._follow_input()
         return rows.address_of(site) not in self._measured
-
-    def _next_gesture(self) -> int:
-        self._gesture = next(self._gestures)
-        return self._gesture
 
     def _direction_addresses(self) -> list[str]:
         return [f"{site}[{name}]" for name, (site, _) in self._session.directions.items()]
@@ -750,6 +711,13 @@ class StackView(View):
         return [say.TokenName(id=i, text=t) for _, i, t in sorted(found)[:_TOKENS]]
 
     # --- what there is to draw -------------------------------------------------------------------
+
+    def _cuts(self, hello: Any) -> list[tuple[str, dict[str, Any]]]:
+        return [
+            ("effects", {"effects": [], "effects_revision": None}),
+            ("result", {"result": None, "result_revision": None}),
+            *super()._cuts(hello),
+        ]
 
     def _state(self) -> say.State:
         session = self._session

@@ -9,14 +9,16 @@ A view holds its session; the session holds no view. A view that is closed, garb
 by running its cell again observes nothing, computes nothing and has no thread.
 """
 
+import itertools
 import os
 import sys
 import threading
+import time
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, TypeVar, cast
 
 import anywidget
 import traitlets
@@ -31,25 +33,34 @@ from .messages import (
     Hello,
     HelloBody,
     InspectorBody,
+    MaximizerBody,
     Message,
     MessageError,
+    Redo,
     ReplyError,
     ReplyOk,
     Snapshot,
     Status,
+    Stop,
+    Undo,
     parse_up,
 )
 from .pace import Outbox, Settled
 from .transport import pack, to_text
 
 if TYPE_CHECKING:
-    from patchclamp.engine.queue import Task
-    from patchclamp.session import Change, Session
+    from patchclamp.engine.queue import Priority, Queue, Task
+    from patchclamp.session import Change
+
+T = TypeVar("T")
+Everything = HelloBody | InspectorBody | AblatorBody | MaximizerBody
+ShouldStop = Callable[[], bool]
 
 STATIC = Path(__file__).parent.parent / "static"
 SNAPSHOT_BYTES = 256 * 1024
 
 _STATUS_AFTER = 0.1  # seconds; what is done sooner is not worth a word
+_PICTURES_EVERY = 0.15  # seconds between two pictures of one kind that fill in
 _AT_REST_AFTER = 1.5  # the picture for saved pages is larger than what a gesture needs
 
 
@@ -58,6 +69,44 @@ class Later:
 
 
 LATER: Final = Later()
+
+
+class Queued(Protocol):
+    """An engine, whatever its model is."""
+
+    @property
+    def queue(self) -> "Queue":
+        """Where all of the model's work goes."""
+
+
+class Observable(Protocol):
+    """What every view needs of the session that it looks at, whatever its model is."""
+
+    @property
+    def engine(self) -> Queued:
+        """What runs the model."""
+
+    @property
+    def revision(self) -> int:
+        """A number that grows with every change."""
+
+    def observe(self, callback: "Callable[[Change], None]") -> Callable[[], None]:
+        """Call back after every change, until what is returned is called."""
+
+    def submit(
+        self,
+        job: Callable[[ShouldStop], Any],
+        *,
+        priority: "Priority" = "interactive",
+        key: Hashable | None = None,
+    ) -> "Task[Any]":
+        """Hand a job to the model's one worker."""
+
+    def undo(self) -> bool:
+        """Take the last change back; returns whether there was one."""
+
+    def redo(self) -> bool:
+        """Make the last undone change again; returns whether there was one."""
 
 
 class View(anywidget.AnyWidget):
@@ -99,7 +148,7 @@ class View(anywidget.AnyWidget):
             # The line break tells anywidget that this is no file's name.
             setattr(cls, name, file if watched else file.read_text(encoding="utf-8") + "\n")
 
-    def __init__(self, session: "Session") -> None:
+    def __init__(self, session: Observable) -> None:
         self._closed = True  # until it is open: `__del__` may come before
         if not hasattr(type(self), "_esm"):
             raise PatchclampError(
@@ -113,6 +162,9 @@ class View(anywidget.AnyWidget):
         # it holds its own.
         self._lock = threading.Lock()
         self._tasks: dict[Hashable, tuple[Task[Any], str]] = {}
+        self._said_at: dict[Hashable, float] = {}
+        self._gestures = itertools.count()
+        self._gesture = next(self._gestures)
         self._said: Status | None = None
         self._outbox: Outbox[Message] = Outbox(self._transmit)
         self._status_due = Settled(_STATUS_AFTER, _weakly(self._say_status))
@@ -130,7 +182,7 @@ class View(anywidget.AnyWidget):
     # --- what a view is made of ------------------------------------------------------------------
 
     @abstractmethod
-    def _everything(self) -> HelloBody | InspectorBody | AblatorBody:
+    def _everything(self) -> Everything:
         """All there is to draw, as it is known now."""
 
     @abstractmethod
@@ -148,9 +200,21 @@ class View(anywidget.AnyWidget):
     # --- for people ------------------------------------------------------------------------------
 
     @property
-    def session(self) -> "Session":
+    def session(self) -> Observable:
         """What the view looks at."""
         return self._session
+
+    def undo(self) -> None:
+        """Take the last step back."""
+        self._session.undo()
+
+    def redo(self) -> None:
+        """Do the step again that was taken back."""
+        self._session.redo()
+
+    def stop(self) -> None:
+        """End the view's long work where it is."""
+        self._stop_tasks(self._is_long)
 
     def to_html(self, path: str | Path | None = None) -> str:
         """Write the view as one file that draws without kernel and network.
@@ -221,6 +285,36 @@ class View(anywidget.AnyWidget):
         revision = self._session.revision
         self._transmit(ReplyError(id=ident, revision=revision, error=sentence, field=field))
 
+    def _on_hello(self, _message: Hello) -> Body:
+        return self._everything()
+
+    def _on_undo(self, _message: Undo) -> None:
+        self.undo()
+
+    def _on_redo(self, _message: Redo) -> None:
+        self.redo()
+
+    def _on_stop(self, _message: Stop) -> None:
+        self.stop()
+
+    def _answer_later(
+        self, ident: int, name: Hashable, what: str, job: Callable[[ShouldStop], Any]
+    ) -> Later:
+        """Reply with what the job returns, or with its error."""
+        self._start(
+            name,
+            what,
+            job,
+            then=lambda body: self._reply(ident, body),
+            failed=lambda error: self._refuse(ident, str(error), None),
+        )
+        return LATER
+
+    def _next_gesture(self) -> int:
+        """What is changed from now on is another step of undo."""
+        self._gesture = next(self._gestures)
+        return self._gesture
+
     # --- messages down ---------------------------------------------------------------------------
 
     def _push(
@@ -239,6 +333,14 @@ class View(anywidget.AnyWidget):
             return
         content, buffers = pack(message)
         self.send(content, buffers or None)
+
+    def _now_and_then(self, name: Hashable, *, always: bool) -> bool:
+        """Whether a picture that fills in is worth sending now."""
+        now = time.monotonic()
+        if not always and now - self._said_at.get(name, 0.0) < _PICTURES_EVERY:
+            return False
+        self._said_at[name] = now
+        return True
 
     def _observed(self, change: "Change") -> None:
         if self._shown and not self._closed:
@@ -304,6 +406,48 @@ class View(anywidget.AnyWidget):
         self._work_changed(self._status_due)
         return task
 
+    def _sweep(
+        self,
+        name: Hashable,
+        what: str,
+        job: Callable[[ShouldStop], Any],
+        so_far: Callable[[], T | None],
+    ) -> tuple[T, bool]:
+        """Do long work and wait for it.
+
+        Args:
+            name: what it is, among this view's jobs.
+            what: the same in words.
+            job: what is done.
+            so_far: what there is of it, when it was stopped too.
+
+        Returns:
+            What there is, and whether it is whole.
+
+        Raises:
+            Stopped: when it was stopped before there was anything.
+        """
+        self._stop_tasks(lambda other: other == name)
+        whole = True
+
+        def nothing(_ended: object) -> None:
+            """Who waits is told."""
+
+        task = self._start(name, what, job, then=nothing, failed=nothing, priority="sweep")
+        try:
+            task.result()
+        except Stopped:
+            whole = False
+        found = so_far()
+        if found is None:
+            raise Stopped("It was stopped before there was anything to show.")
+        return found, whole
+
+    def _is_long(self, name: Hashable) -> bool:
+        """Whether a job of this name is long work, which Stop ends."""
+        del name
+        return True
+
     def _work_changed(self, *due: Settled) -> None:
         """Let the page know soon; where there is none, nobody has to."""
         for each in due if self._shown else ():
@@ -362,11 +506,8 @@ class View(anywidget.AnyWidget):
 
     def _cuts(self, hello: Any) -> list[tuple[str, dict[str, Any]]]:
         """What a saved page can do without, the least missed first: a name, and the fields."""
-        del hello  # what can go of this view's own is known to it
-        return [
-            ("effects", {"effects": [], "effects_revision": None}),
-            ("result", {"result": None, "result_revision": None}),
-        ]
+        del hello
+        return []
 
     # --- life ------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ Family = Literal["image", "curve", "raster", "prompt"]
 UnitHow = Literal["channel", "centre", "peak", "last"]
 """Which number of a unit: its mean over space, its middle position, its largest position, or (of a
 language model) its value at the last token."""
-Mode = Literal[
+MaximizerMode = Literal[
     "climb",
     "facets",
     "diverse",
@@ -44,7 +44,6 @@ CandidateKind = Literal["epo", "greedy", "single", "corpus", "own"]
 Whole = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Amount = Annotated[FiniteFloat, Field(ge=0, le=1e6)]
-Brief = Annotated[str, Field(max_length=4000)]
 
 
 # --- up: what a person did -----------------------------------------------------------------------
@@ -279,6 +278,8 @@ class Track(Message):
 
     key: int
     kind: TrackKind
+    objective: str
+    """What it maximises, as `MaximizerState.objective` said then."""
     label: str
     """Such as "picture", "facet 2"."""
     status: Literal["waiting", "running", "paused", "stopped", "failed", "done"]
@@ -320,7 +321,10 @@ class Candidate(Message):
 class Front(Message):
     """All candidates there are, of every method."""
 
+    objective: str
+    """What they were measured by; stale where it is not the state's objective."""
     candidates: list[Candidate]
+    """At most some 500: of a single-token search the best."""
     method: Literal["epo", "greedy", "single"] | None
     """Which search the next four are of: the one that runs, or ran last."""
     status: Literal["running", "paused", "stopped", "failed", "done"]
@@ -335,6 +339,8 @@ class Front(Message):
 class Example(Message):
     """An input measured: a text with the objective at each token, or a stimulus with its map."""
 
+    objective: str
+    """By what."""
     activation: FiniteFloat
     name: str
     """Where it is from: "text 12, token 40", "goldfish.jpg"; may be empty."""
@@ -481,7 +487,7 @@ class DreamOptions(Message):
 class ModeState(Message):
     """Whether something can be done here."""
 
-    mode: Mode
+    mode: MaximizerMode
     refusal: str | None
     """Why not, in a sentence; null where it can."""
 
@@ -489,7 +495,7 @@ class ModeState(Message):
 class Activity(Message):
     """What is being optimised, or paused."""
 
-    mode: Mode
+    mode: MaximizerMode
     paused: bool
 
 
