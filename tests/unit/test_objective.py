@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 
 import pytest
 import torch
 
 from patchclamp.errors import AddressError, InputError
 from patchclamp.methods.objective import Objective, objective
+from patchclamp.models.module_model import ModuleModel
+from patchclamp.models.stimulus import Stimulus
 from patchclamp.models.weights import head_output
 from tests.unit import tiny
 
@@ -175,3 +178,74 @@ def test_only_numbers_weigh_objectives() -> None:
             one * wrong  # type: ignore[operator]
     with pytest.raises(InputError, match="one of channel, centre, peak, last"):
         objective(tiny.model("llama"), "L1.N3", "middle")  # type: ignore[arg-type]
+
+
+# In a module -------------------------------------------------------------------------------------
+
+
+def net() -> ModuleModel:
+    torch.manual_seed(0)
+    relu = torch.nn.ReLU()
+    parts = {"wide": torch.nn.Conv2d(3, 5, 3), "relu": relu, "narrow": torch.nn.Conv2d(5, 5, 3)}
+    layers = torch.nn.Sequential(OrderedDict(parts | {"again": relu}))
+    return ModuleModel(layers, Stimulus((3, None, None), size=9))
+
+
+def drawn_values(*paths: str) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return {path: torch.randn(2, 5, 4, 6, generator=generator) for path in paths}
+
+
+def test_a_channel_is_its_mean_its_middle_or_its_peak() -> None:
+    model, values = net(), drawn_values("wide")
+    x = values["wide"][:, 3]
+    mean, centre, peak = (objective(model, "wide:c3", how) for how in ("channel", "centre", "peak"))
+    assert mean.hooks == ("wide",)
+    assert torch.allclose(mean.value(values), x.mean((1, 2)))
+    assert torch.equal(centre.value(values), x[:, 2, 3])
+    assert torch.equal(peak.value(values), x.amax((1, 2)))
+    assert torch.equal(mean.map(values), x)
+    both = mean - 2 * objective(model, "wide:c1")
+    assert both.text == "wide:c3 − 2 × wide:c1"
+    assert torch.allclose(both.map(values), x - 2 * values["wide"][:, 1])
+
+
+def test_a_direction_among_channels_is_its_coefficient_at_each_place() -> None:
+    model, values = net(), drawn_values("wide")
+    d = torch.tensor([1.0, 0.0, -2.0, 0.5, 0.0])
+    found = objective(model, ("wide[edge]", d))
+    assert found.text == "wide[edge]"
+    wanted = torch.einsum("bchw,c->bhw", values["wide"], d) / (d @ d)
+    assert torch.allclose(found.map(values), wanted, atol=1e-6)
+    assert torch.allclose(found.value(values), wanted.mean((1, 2)), atol=1e-6)
+    read = Objective.from_json(model, json.loads(json.dumps((3 * found).to_json())))
+    assert read == 3 * found
+
+
+def test_each_call_of_a_shared_module_has_its_own_name() -> None:
+    model = net()
+    assert objective(model, "relu:c3@0").hooks == ("relu",)
+    assert objective(model, "relu:c3@1").hooks == ("relu@1",)
+    assert objective(model, ("relu[edge]@1", [1.0] * 5)).hooks == ("relu@1",)
+    assert objective(model, lambda v: v["relu@1"].mean((1, 2, 3)), paths="relu@1").hooks == (
+        "relu@1",
+    )
+    with pytest.raises(AddressError, match="say which call is meant"):
+        objective(model, "relu:c3")
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "says"),
+    [
+        ("wide:c9", AddressError, "5 channels, c0 to c4. The nearest is wide:c4"),
+        ("high:c0", AddressError, "There is no part 'high'"),
+        ("L1.N3", AddressError, "this model is made of modules"),
+        (("high", [1.0]), AddressError, "There is no part 'high'"),
+        (("wide", [1.0]), InputError, r"5 numbers \(channels\), not of the shape \(1,\)"),
+    ],
+)
+def test_what_a_module_does_not_have_is_refused(
+    what: object, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        objective(net(), what)  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ from torch import Tensor
 from patchclamp.errors import AddressError, InputError
 from patchclamp.models.anatomy import Anatomy
 from patchclamp.models.weights import head_output
-from patchclamp.sites import COMPONENTS, Site
+from patchclamp.sites import COMPONENTS, Site, as_positions
 
 if TYPE_CHECKING:
     from patchclamp.models.language_model import LanguageModel
@@ -115,23 +115,25 @@ class Channel:
     Attributes:
         site: its address; of a direction, that of the part's channel 0.
         text: how a reader knows it.
+        hook: the module's path, with ``@k`` for the k-th of several calls.
         how: how the values of all places become one number.
         direction: the direction; None for the channel that the address names.
     """
 
     site: Site
     text: str
+    hook: str
     how: How = "channel"
     direction: Direction | None = None
 
     @property
     def hooks(self) -> tuple[str, ...]:
-        """The module's path, with ``@k`` for the k-th of several calls."""
-        return (call_path(self.site),)
+        """The module's path."""
+        return (self.hook,)
 
     def map(self, values: Values) -> Tensor:
         """Return Float[batch, *space]."""
-        x = values[call_path(self.site)]
+        x = values[self.hook]
         if self.direction is not None:
             return self.direction.along(x, 1)
         return x.select(1, self.site.index or 0).float()
@@ -482,22 +484,6 @@ def objective(
     return Objective((Term(1.0, unit),))
 
 
-def call_path(site: Site) -> str:
-    """Return the name under which a module's values are kept: its path, ``@k`` from call 1 on.
-
-    Raises:
-        AddressError: when the address names several calls.
-    """
-    positions = site.positions
-    if positions.is_default:
-        return str(site.name)
-    call = positions.items[0]
-    if len(positions.items) != 1 or not isinstance(call, int) or call < 0:
-        msg = f"{site} must name one call of its module, such as @0, the first one."
-        raise AddressError(msg)
-    return f"{site.name}@{call}" if call else str(site.name)
-
-
 # --------------------------------------------------------------------------------- in a module
 
 
@@ -505,18 +491,20 @@ def _channel(anatomy: ModuleAnatomy, where: str | Site, given: Any, how: How) ->
     how = "channel" if how == "last" else how
     if given is None:
         site = anatomy.check(where)
-        call_path(site)
-        return Channel(site, str(site), how)
+        return Channel(site, str(site), anatomy.hook(site), how)
     path, name = _split_name(str(where.name) if isinstance(where, Site) else where)
-    site = anatomy.check(f"{path}:c0")
-    channels = anatomy.parts[str(site.name)].channels
+    path, at, call = path.partition("@")
+    channels = anatomy.part(path).channels
+    site = Site("module", name=path, index=0, positions=as_positions(call if at else ()))
     direction = _direction(given, {channels: "channels"}, path)
-    return Channel(site, f"{path}[{name}]", how, direction)
+    return Channel(site, f"{path}[{name}]{at}{call}", anatomy.hook(site), how, direction)
 
 
 def _split_name(text: str) -> tuple[str, str]:
-    path, bracket, name = text.strip().partition("[")
-    return path.strip(), name.removesuffix("]") if bracket else "direction"
+    """Split what a direction lives in from its name: ``_blocks.9[fur]@1``."""
+    path, bracket, rest = text.strip().partition("[")
+    name, _, call = rest.partition("]")
+    return path + call, name if bracket else "direction"
 
 
 # ------------------------------------------------------------------------- in a language model
@@ -592,7 +580,9 @@ def _hook_named(anatomy: Anatomy | ModuleAnatomy, name: str) -> str:
     """Return where a function's values are read: a module path, or a hook point of an address."""
     if not isinstance(anatomy, Anatomy):
         path, at, call = name.partition("@")
-        return call_path(anatomy.check(f"{path}:c0{at}{call}"))
+        anatomy.part(path)
+        positions = as_positions(call if at else ())
+        return anatomy.hook(Site("module", name=path, index=0, positions=positions))
     if "hook_" in name:
         return name
     return anatomy.hook(Site.parse(name))
