@@ -87,7 +87,7 @@ class Change:
 
     Attributes:
         kind: "interventions", "input", "contrast", "metric", "directions", "pairs", "circuit",
-            "undo" or "redo".
+            "aim", "undo" or "redo".
         revision: the session's revision after it.
     """
 
@@ -110,6 +110,7 @@ class _State:
     pairs: ReadPairs | None = None
     shown: int = 0
     circuit: Selection | None = None
+    aim: object = None
 
     @property
     def interventions(self) -> tuple[Intervention, ...]:
@@ -390,6 +391,21 @@ class Session:
         """
         if value != self._state.circuit:
             self._change("circuit", lambda s: replace(s, circuit=value), coalesce=coalesce)
+
+    @property
+    def aim(self) -> object:
+        """What a view maximises and how, a value that is never changed in place; None at first."""
+        return self._state.aim
+
+    def set_aim(self, value: object, *, coalesce: Hashable | None = None) -> None:
+        """Take another aim.
+
+        Args:
+            value: what is maximised and how; it is not written by :meth:`save`.
+            coalesce: aims in a row with the same value here are one step of undo: a drag.
+        """
+        if value != self._state.aim:
+            self._change("aim", lambda s: replace(s, aim=value), coalesce=coalesce)
 
     @property
     def task(self) -> PairTask:
