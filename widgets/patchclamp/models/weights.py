@@ -30,6 +30,28 @@ def neuron_writes(bridge: TransformerBridge, layer: int) -> Tensor:
     return weight if type(projection).__name__ == "Conv1D" else weight.T
 
 
+def neuron_reads(bridge: TransformerBridge, layer: int, part: str) -> Tensor:
+    """Return Float[neuron, d_model], what each neuron of a layer reads with.
+
+    Args:
+        bridge: the model.
+        layer: which layer.
+        part: "up", the matrix before the nonlinearity of an MLP without a gate, or "gate".
+
+    Raises:
+        ModelError: when the layer's MLP has no such matrix.
+    """
+    mlp = getattr(bridge.blocks[layer], "mlp", None)
+    projection = None if mlp is None else _child(mlp, {"up": "in", "gate": "gate"}[part])
+    weight = getattr(getattr(projection, "original_component", None), "weight", None)
+    if weight is None or weight.ndim != 2:
+        msg = f"The MLP of layer {layer} has no {part} projection."
+        raise ModelError(msg)
+    found: Tensor = weight.detach()
+    conv1d = type(projection.original_component).__name__ == "Conv1D"  # type: ignore[union-attr]
+    return found.T if conv1d else found
+
+
 class HeadWeights(NamedTuple):
     """The four matrices of every head of a layer, as x W; biases are apart.
 
@@ -244,6 +266,18 @@ class Readout:
         for other in others[:1]:
             row = row - self.unembed[other].double()
         return self.norm.reading(row) * self.factor
+
+    def through(self, writes: Tensor) -> Tensor:
+        """Fold the final norm into what is written, so that ``@ unembed.T`` gives its logits.
+
+        Args:
+            writes: Float[..., d_model], vectors written to the residual stream.
+
+        Returns:
+            Float[..., d_model]; logits are right but for the norm's scale, which a run decides.
+        """
+        centred = writes - writes.mean(-1, keepdim=True) if self.norm.centred else writes
+        return centred * self.norm.gain * self.factor
 
     def direction(self, final: Tensor, token: int) -> Tensor:
         """Return Float[d_model]: how much each coordinate written to the residual adds to a logit.
