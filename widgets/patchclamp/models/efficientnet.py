@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from patchclamp.errors import ModelError
+from patchclamp.models.stimulus import Stimulus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,10 +34,11 @@ _STAGES = (
     (1, 3, 1, 6, 192, 320),
 )
 
-#: The size of picture that it was trained on.
-SIZE = 224
-#: The least that it takes: its five strides leave one position of a picture of this size.
-SMALLEST = 32
+#: What it takes: pictures of any size from 32, where its five strides leave one position; it was
+#: trained on 224.
+PICTURE = Stimulus(
+    (3, None, None), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, size=224, smallest=32
+)
 
 
 class SameConv2d(nn.Conv2d):

