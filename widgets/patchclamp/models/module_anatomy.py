@@ -41,8 +41,8 @@ _FEATURES_LAST = (
     nn.TransformerDecoder,
 )
 
-# What a module may raise on an input that it cannot take.
-_REFUSALS = (
+#: What a module may raise on an input that it cannot take.
+REFUSALS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -352,7 +352,7 @@ def _look(
         # A module may draw random numbers; the user's own stay as they are.
         with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(attends):
             final = first_tensor(twin(prepare(example.requires_grad_(attends))))
-    except _REFUSALS as error:
+    except REFUSALS as error:
         raise ModelError(
             f"{type(module).__name__} does not take the stimulus that was declared, a batch of the "
             f"shape {tuple(example.shape)}: {error}"
