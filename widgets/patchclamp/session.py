@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,7 +17,14 @@ from patchclamp.engine.experiment import Experiment, Run
 from patchclamp.engine.generate import generate
 from patchclamp.engine.hooks import check_intervention
 from patchclamp.engine.surroundings import Reference, Surroundings, input_of, reference_inputs
-from patchclamp.errors import InputError, InterventionError, PatchclampError, Stopped
+from patchclamp.errors import (
+    InputError,
+    InterventionError,
+    ModelError,
+    PatchclampError,
+    Stopped,
+)
+from patchclamp.history import Change, History, State
 from patchclamp.interventions import Intervention
 from patchclamp.methods import prompt_sets
 from patchclamp.methods.metric import (
@@ -33,6 +39,7 @@ from patchclamp.methods.metric import (
 from patchclamp.methods.prompt_sets import PromptSet, ReadPairs
 from patchclamp.methods.task import Task as PairTask
 from patchclamp.models.language_model import LanguageModel
+from patchclamp.models.module_model import ModuleModel
 from patchclamp.sites import Site
 
 if TYPE_CHECKING:
@@ -42,7 +49,6 @@ if TYPE_CHECKING:
 
     from patchclamp.engine.generate import Generated
     from patchclamp.engine.plan import Input
-    from patchclamp.engine.queue import Priority, Task
     from patchclamp.methods.circuit import Selection
 
     ShouldStop = Callable[[], bool]
@@ -59,7 +65,6 @@ __all__ = [
 ]
 
 
-_UNDO_STEPS = 500
 _KEPT_RUNS = 8
 _FORMAT = 1
 
@@ -82,21 +87,7 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Change:
-    """What happened to a session.
-
-    Attributes:
-        kind: "interventions", "input", "contrast", "metric", "directions", "pairs", "circuit",
-            "aim", "undo" or "redo".
-        revision: the session's revision after it.
-    """
-
-    kind: str
-    revision: int
-
-
-@dataclass(frozen=True)
-class _State:
+class _State(State):
     """All that undo brings back. Compared by identity of its parts; never changed in place."""
 
     given: Input
@@ -110,14 +101,13 @@ class _State:
     pairs: ReadPairs | None = None
     shown: int = 0
     circuit: Selection | None = None
-    aim: object = None
 
     @property
     def interventions(self) -> tuple[Intervention, ...]:
         return tuple(iv for _, iv in self.stack)
 
 
-class Session:
+class Session(History[_State]):
     """One model, one input, one stack of interventions; a baseline run and a current run.
 
     Args:
@@ -154,29 +144,24 @@ class Session:
         interventions: Iterable[Intervention] = (),
         pairs: PromptSet | None = None,
     ) -> None:
-        self.model = model if isinstance(model, LanguageModel) else LanguageModel(model)
+        self.model = _language_model(model)
         self.engine = Engine.of(self.model)
-        self._lock = threading.RLock()
-        self._observers: list[Callable[[Change], None]] = []
         self._next_key = 0
-        self._revision = 0
-        self._coalescing: Hashable = None
-        self._redo: list[_State] = []
-        self._undo: list[_State] = []
         self._runs: OrderedDict[Hashable, Run] = OrderedDict()
         self._reference = reference_inputs(self.model, reference)
         self._measured: tuple[Hashable, Reference] | None = None
         self._task: tuple[Hashable, PairTask] | None = None
         if pairs is not None:
-            self._state = self._of_pairs(pairs, input, contrast, metric, chat=chat)
+            state = self._of_pairs(pairs, input, contrast, metric, chat=chat)
         elif input is None:
             msg = "A session needs an input, a text or token ids, or pairs of prompts."
             raise InputError(msg)
         else:
             given, text = self._read(input, chat=chat)
             other, other_text = self._read_contrast(contrast, chat=chat)
-            self._state = _State(given, text, chat, other, other_text, metric or LogProb(), ())
-        self._check_metric(self._state.metric, self._state.given)
+            state = _State(given, text, chat, other, other_text, metric or LogProb(), ())
+        self._check_metric(state.metric, state.given)
+        super().__init__(state, self.engine.queue)
         self._state = replace(self._state, stack=self._keyed(interventions))
 
     def __repr__(self) -> str:
@@ -186,11 +171,6 @@ class Session:
         return f"Session({self.model.name}, {shown!r}, {stack})"
 
     # What it is -----------------------------------------------------------------------------------
-
-    @property
-    def revision(self) -> int:
-        """A number that grows with every change."""
-        return self._revision
 
     @property
     def ids(self) -> Tensor:
@@ -393,21 +373,6 @@ class Session:
             self._change("circuit", lambda s: replace(s, circuit=value), coalesce=coalesce)
 
     @property
-    def aim(self) -> object:
-        """What a view maximises and how, a value that is never changed in place; None at first."""
-        return self._state.aim
-
-    def set_aim(self, value: object, *, coalesce: Hashable | None = None) -> None:
-        """Take another aim.
-
-        Args:
-            value: what is maximised and how; it is not written by :meth:`save`.
-            coalesce: aims in a row with the same value here are one step of undo: a drag.
-        """
-        if value != self._state.aim:
-            self._change("aim", lambda s: replace(s, aim=value), coalesce=coalesce)
-
-    @property
     def task(self) -> PairTask:
         """The pairs, or else the prompt with its contrast, and the metric: what circuits are of."""
         with self._lock:
@@ -493,10 +458,6 @@ class Session:
         if self.intervention(key) != intervention:
             self._change("interventions", make, coalesce=coalesce)
 
-    def end_gesture(self) -> None:
-        """Let the next edit be a step of undo of its own, whatever it coalesces with."""
-        self._coalescing = None
-
     def remove(self, key: int) -> None:
         """Take an intervention off the stack."""
 
@@ -567,26 +528,6 @@ class Session:
     def directions(self) -> Mapping[str, tuple[str, Tensor]]:
         """The named directions: where each lives, and its vector."""
         return {name: (site, torch.tensor(vector)) for name, site, vector in self._state.directions}
-
-    # Undo -----------------------------------------------------------------------------------------
-
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is something to undo."""
-        return bool(self._undo)
-
-    @property
-    def can_redo(self) -> bool:
-        """Whether there is something to redo."""
-        return bool(self._redo)
-
-    def undo(self) -> bool:
-        """Take the last change back; returns whether there was one."""
-        return self._travel("undo", self._undo, self._redo)
-
-    def redo(self) -> bool:
-        """Make the last undone change again; returns whether there was one."""
-        return self._travel("redo", self._redo, self._undo)
 
     # Runs -----------------------------------------------------------------------------------------
 
@@ -669,38 +610,6 @@ class Session:
             raise
         task.result()
         return texts
-
-    def submit(
-        self,
-        job: Callable[[ShouldStop], Any],
-        *,
-        priority: Priority = "interactive",
-        key: Hashable | None = None,
-    ) -> Task[Any]:
-        """Hand a job to the model's worker; see :class:`patchclamp.engine.queue.Queue`.
-
-        Args:
-            job: called with ``should_stop``; a generator function yields between its chunks.
-            priority: interactive work goes before sweeps.
-            key: a job that waits under the same key of this session is replaced.
-        """
-        return self.engine.queue.submit(
-            job, priority=priority, key=None if key is None else (id(self), key)
-        )
-
-    def observe(self, observer: Callable[[Change], None]) -> Callable[[], None]:
-        """Call ``observer(change)`` after every change, on the thread that made it.
-
-        Returns:
-            A function that stops it.
-        """
-        self._observers.append(observer)
-
-        def stop() -> None:
-            if observer in self._observers:
-                self._observers.remove(observer)
-
-        return stop
 
     # Keeping it -----------------------------------------------------------------------------------
 
@@ -893,37 +802,6 @@ class Session:
         msg = "This intervention is no longer on the stack."
         raise InterventionError(msg)
 
-    def _change(
-        self, kind: str, make: Callable[[_State], _State], *, coalesce: Hashable | None = None
-    ) -> None:
-        """Make a new state of the present one, then tell the observers, who may wait for a run."""
-        with self._lock:
-            old, self._state = self._state, make(self._state)
-            if coalesce is None or coalesce != self._coalescing:
-                self._undo.append(old)
-                del self._undo[:-_UNDO_STEPS]
-            self._coalescing = coalesce
-            self._redo.clear()
-            self._revision += 1
-            change = Change(kind, self._revision)
-        self._tell(change)
-
-    def _travel(self, kind: str, source: list[_State], target: list[_State]) -> bool:
-        with self._lock:
-            if not source:
-                return False
-            target.append(self._state)
-            self._state = source.pop()
-            self._coalescing = None
-            self._revision += 1
-            change = Change(kind, self._revision)
-        self._tell(change)
-        return True
-
-    def _tell(self, change: Change) -> None:
-        for observer in tuple(self._observers):
-            observer(change)
-
     def _surroundings(self, state: _State) -> Surroundings:
         inputs = self._reference or (state.given,)
         with self._lock:
@@ -949,6 +827,19 @@ class Session:
         a = self.model.anatomy
         a_row = 4 * a.n_layers * (a.d_model + 2 * a.n_kv_heads * a.d_head)
         return max(2, min(_KEPT_RUNS, self.engine.budget // (2 * a_row * experiment.length)))
+
+
+def _language_model(model: object) -> LanguageModel:
+    if isinstance(model, LanguageModel):
+        return model
+    if isinstance(model, ModuleModel):
+        msg = (
+            f"{model.name} is a ModuleModel, which takes no text: use "
+            "patchclamp.ModuleSession(model), or a view such as "
+            "patchclamp.ActivationMaximizer(model, unit)."
+        )
+        raise ModelError(msg)
+    return LanguageModel(model)
 
 
 def _showing(state: _State, index: int) -> _State:
