@@ -33,17 +33,20 @@ def drawn(seed: int = 0) -> torch.Tensor:
 def taken(
     values: torch.Tensor, start: int, stop: int, step: int, found: NeuronStatistics | None = None
 ) -> NeuronStatistics:
-    found = found or NeuronStatistics.zeros(UNITS, top=8, sample=50, seed=3)
+    found = found or NeuronStatistics.zeros(UNITS, top=8)
     for begin in range(start, stop, step):
         some = values[begin : min(begin + step, stop)]
-        places = torch.arange(begin, begin + len(some))
-        found.moments.add(some)
-        found.sketch.add(some)
-        found.peak = torch.maximum(found.peak, some.abs().amax(0))
-        found.largest.add(some, places)
-        wanted = found.sample.wanted(places)
-        found.sample.add(some[wanted], places[wanted])
+        found.add(some, torch.arange(begin, begin + len(some)))
     return found
+
+
+def sampled(values: torch.Tensor, start: int, stop: int, step: int, seed: int = 3) -> Sample:
+    sample = Sample.zeros(UNITS, 50, seed)
+    for begin in range(start, stop, step):
+        places = torch.arange(begin, min(begin + step, stop))
+        wanted = sample.wanted(places)
+        sample.add(values[places[wanted]], places[wanted])
+    return sample
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +129,10 @@ def test_the_largest_values_are_exact_and_of_equal_ones_the_earliest(
 
 
 def test_the_order_of_work_does_not_matter(values: torch.Tensor, found: NeuronStatistics) -> None:
-    late, early = taken(values, 1400, TOKENS, 100), taken(values, 0, 1400, 333)
-    late.merge(early)
+    late = taken(values, 1400, TOKENS, 100)
+    late = taken(values, 700, 1400, 90, late)  # read after what comes later
+    late.merge(taken(values, 0, 700, 333))
     assert torch.equal(late.largest.places, found.largest.places)
-    assert torch.equal(late.sample.places, found.sample.places)
-    assert torch.equal(late.sample.values, found.sample.values)
     assert torch.equal(late.sketch.counts, found.sketch.counts)
     torch.testing.assert_close(late.moments.variance, found.moments.variance, rtol=1e-6, atol=0)
 
@@ -143,13 +145,20 @@ def test_a_pass_that_is_written_and_read_back_goes_on_bit_for_bit(values: torch.
         assert torch.equal(again.to_tensors()[name], tensor), name
 
 
-def test_the_sample_is_spread_over_the_whole_corpus(found: NeuronStatistics) -> None:
-    # Half of it would lie in each half; 4.2 standard deviations of that count are 15.
-    assert len(found.sample.places) == 50
-    assert abs(int((found.sample.places < TOKENS // 2).sum()) - 25) < 15
-    assert Sample.zeros(1, 50, seed=4).wanted(torch.arange(TOKENS)).sort().values.tolist() != (
-        found.sample.places.sort().values.tolist()
-    )
+def test_the_sample_is_the_same_whatever_the_order_and_spread_over_the_corpus(
+    values: torch.Tensor,
+) -> None:
+    whole = sampled(values, 0, TOKENS, 100)
+    late = sampled(values, 1400, TOKENS, 77)
+    late.merge(sampled(values, 0, 1400, 500))
+    assert torch.equal(late.places, whole.places)
+    assert torch.equal(whole.values, values[whole.places].half())
+    # Half of it would lie in each half; 15 is 4.2 standard deviations of that count.
+    assert len(whole.places) == 50
+    assert abs(int((whole.places < TOKENS // 2).sum()) - 25) < 15
+    assert not torch.equal(sampled(values, 0, TOKENS, 100, seed=4).places, whole.places)
+    again = Sample.of_tensors(whole.to_tensors())
+    assert torch.equal(again.values, whole.values)
 
 
 def test_samples_of_different_seeds_are_not_merged() -> None:

@@ -205,7 +205,11 @@ class Largest:
         """Take in Float32[token, unit], and int64[token], which grow."""
         top = self.values.shape[1]
         # Few values are larger than what is kept once a corpus has gone on for a while.
-        unit, token = (self.values[:, -1:] < values.T).nonzero(as_tuple=True)
+        last, last_place = self.values[:, -1:], self.places[:, -1:]
+        better = last < values.T
+        if bool((places[:1] < last_place).any()):  # read out of order: an equal one may be earlier
+            better |= (last == values.T) & (places < last_place)
+        unit, token = better.nonzero(as_tuple=True)
         if not len(unit):
             return
         units, counts = unit.unique_consecutive(return_counts=True)
@@ -308,44 +312,58 @@ class Sample:
         self.places = torch.cat([self.places, other.places])[order]
         self.values = torch.cat([self.values, other.values])[order]
 
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return it as named tensors, to be written to a file; :meth:`of_tensors` reads them."""
+        return {
+            "values": self.values,
+            "places": self.places,
+            "hashes": self.hashes,
+            "how": torch.tensor([self.size, self.seed]),
+        }
+
+    @classmethod
+    def of_tensors(cls, found: Mapping[str, Tensor]) -> Sample:
+        """Read what :meth:`to_tensors` gave."""
+        size, seed = found["how"].tolist()
+        return cls(found["values"], found["places"], found["hashes"], size, seed)
+
 
 @dataclass(eq=False)
 class NeuronStatistics:
-    """All of it, of neurons of several layers side by side.
+    """All of it but the sample, of the neurons of a layer.
 
     Attributes:
         moments: counts, means, variances.
         sketch: the histogram.
         peak: Float32[unit], the largest absolute value.
         largest: the largest values and where they were.
-        sample: values of all at the same few tokens.
     """
 
     moments: Moments
     sketch: Sketch
     peak: Tensor
     largest: Largest
-    sample: Sample
 
     @classmethod
-    def zeros(
-        cls, units: int, *, top: int = TOP, sample: int = SAMPLE, seed: int = 0
-    ) -> NeuronStatistics:
+    def zeros(cls, units: int, top: int = TOP) -> NeuronStatistics:
         """Of no values yet.
 
         Args:
             units: how many neurons.
             top: how many of the largest values are kept.
-            sample: at how many tokens all values are kept.
-            seed: what draws these tokens.
         """
         return cls(
-            Moments.zeros(units),
-            Sketch.zeros(units),
-            torch.zeros(units),
-            Largest.zeros(units, top),
-            Sample.zeros(units, sample, seed),
+            Moments.zeros(units), Sketch.zeros(units), torch.zeros(units), Largest.zeros(units, top)
         )
+
+    def add(self, values: Tensor, places: Tensor) -> None:
+        """Take in Float32[token, unit] at int64[token], which grow."""
+        if not len(values):
+            return
+        self.moments.add(values)
+        self.sketch.add(values)
+        self.peak = torch.maximum(self.peak, torch.maximum(values.amax(0), -values.amin(0)))
+        self.largest.add(values, places)
 
     def merge(self, other: NeuronStatistics) -> None:
         """Take in what was collected elsewhere."""
@@ -353,7 +371,6 @@ class NeuronStatistics:
         self.sketch.merge(other.sketch)
         self.peak = torch.maximum(self.peak, other.peak)
         self.largest.merge(other.largest)
-        self.sample.merge(other.sample)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return it as named tensors, to be written to a file; :meth:`of_tensors` reads them."""
@@ -364,21 +381,15 @@ class NeuronStatistics:
             "counts": self.sketch.counts,
             "peak": self.peak,
             "largest": self.largest.values,
-            "largest_places": self.largest.places,
-            "sample": self.sample.values,
-            "sample_places": self.sample.places,
-            "sample_hashes": self.sample.hashes,
-            "sample_how": torch.tensor([self.sample.size, self.sample.seed]),
+            "places": self.largest.places,
         }
 
     @classmethod
     def of_tensors(cls, found: Mapping[str, Tensor]) -> NeuronStatistics:
         """Read what :meth:`to_tensors` gave."""
-        size, seed = found["sample_how"].tolist()
         return cls(
             Moments(int(found["count"]), found["mean"], found["m2"]),
             Sketch(found["counts"]),
             found["peak"],
-            Largest(found["largest"], found["largest_places"]),
-            Sample(found["sample"], found["sample_places"], found["sample_hashes"], size, seed),
+            Largest(found["largest"], found["places"]),
         )

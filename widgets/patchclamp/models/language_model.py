@@ -162,6 +162,18 @@ class LanguageModel:
         """
         return self.check_ids(self._tokenized(text, chat=False)[: self.n_ctx])
 
+    def tokens_of(self, text: str) -> list[int]:
+        """Tokenize a text of any length; no special token is added.
+
+        Raises:
+            InputError: when the model has no tokenizer.
+        """
+        if self.tokenizer is None:
+            msg = f"{self.name} has no tokenizer, so it cannot read texts."
+            raise InputError(msg)
+        # A text longer than the context is cut by whoever asks: the tokenizer need not warn.
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
     def _tokenized(self, text: str, *, chat: bool) -> torch.Tensor:
         if self.tokenizer is None:
             msg = "This model has no tokenizer: give a 1-D tensor of token ids instead of a text."
