@@ -189,7 +189,7 @@ def test_what_cannot_be_read_is_a_sentence(model: LanguageModel) -> None:
     with pytest.raises(InputError, match="tokens, not 1"):
         cut(model, TEXTS, context=1)
     with pytest.raises(InputError, match=r"number 1 is none \(int\)"):
-        cut(model, ["w1", 3], context=10)  # type: ignore[list-item]
+        cut(model, ["w1", 3], context=10)
     with pytest.raises(InputError, match="max, mean or last"):
         on_worker(model, lambda: Reader(Engine.of(model), windows(model), "sum"))  # type: ignore[arg-type]
 
