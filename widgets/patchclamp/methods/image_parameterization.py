@@ -17,8 +17,8 @@ divided by the length of its longest column. Its three columns, as published wit
     0.27   0.00  -0.05
     0.27  -0.09   0.03
 
-*Frequencies.* weight(f) = sqrt(height * width) / max(f, 1 / max(height, width)), with f in cycles a
-pixel; the lowest bound keeps the mean finite.
+*Frequencies.* weight(f) = 1 / max(f, 1 / max(height, width)), with f in cycles a pixel and an
+orthonormal transform; the bound keeps the weight of the mean finite.
 
 A stimulus that is no image, or an image as :class:`Pixels`, is its own numbers: through a sigmoid
 where the range ends on both sides, through softplus where it ends on one. A *norm ball* then holds
@@ -90,7 +90,7 @@ class Fourier:
         self._span = _Span(stimulus)
         self._size = (height, width)
         lowest = 1 / max(height, width)
-        scale = math.sqrt(height * width) / frequencies(height, width).clamp_min(lowest)
+        scale = 1 / frequencies(height, width).clamp_min(lowest)
         self._weight = (scale / _DAMPING)[..., None]
         self._colours = colour_matrix() if channels == 3 else None
         if start is None:
