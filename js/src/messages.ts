@@ -1849,6 +1849,9 @@ export interface Track {
    */
   label: string;
   status: "waiting" | "running" | "paused" | "stopped" | "failed" | "done";
+  /**
+   * How many it has taken.
+   */
   step: number;
   total: number;
   /**
@@ -1911,11 +1914,20 @@ export interface Picture {
   } | null;
 }
 /**
- * The objective at each step of a track, from step `start` on.
+ * The objective along the steps of a track.
+ *
+ * Value number `start` + i is at step (`start` + i) * `stride`.
  */
 export interface TrackCurve {
   track: number;
+  /**
+   * Values before it are known; 0 starts the curve afresh.
+   */
   start: number;
+  /**
+   * 1, or more where a run is so long that its curve is thinned.
+   */
+  stride: number;
   values: PackedArray;
 }
 /**
@@ -1924,9 +1936,12 @@ export interface TrackCurve {
 export interface Frame {
   track: number;
   /**
-   * How many steps it has had.
+   * At which it was seen, counted from 0, as in `Track.kept` and in the curve.
    */
   step: number;
+  /**
+   * How many steps there will be.
+   */
   total: number;
   /**
    * The objective there.
@@ -2425,6 +2440,7 @@ export interface Progress {
     | "greedy"
     | "single"
     | "examples"
+    | "own"
     | "matter"
     | "discriminate";
   key: number | null;

@@ -9,13 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .corpora.english import texts
     from .errors import PatchclampError
     from .interventions import Ablate, Add, Clamp, Cut, Intervention, Knockout, Patch, Scale
+    from .methods.objective import Objective, objective
     from .methods.prompt_sets import Pair, PromptSet, prompt_set
     from .models.language_model import LanguageModel
     from .models.loading import load
+    from .models.module_model import ModuleModel
+    from .models.stimulus import Stimulus
+    from .module_session import ModuleSession
     from .session import KL, Custom, LogitDifference, LogProb, Loss, Session
     from .sites import Site, SiteSet
+    from .views.activation_maximizer import ActivationMaximizer
     from .views.attention_inspector import AttentionInspector
     from .views.circuit_ablator import CircuitAblator
     from .views.neuron_clamp import NeuronClamp
@@ -25,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "KL",
     "Ablate",
+    "ActivationMaximizer",
     "Add",
     "AttentionInspector",
     "CircuitAblator",
@@ -37,7 +44,10 @@ __all__ = [
     "LogProb",
     "LogitDifference",
     "Loss",
+    "ModuleModel",
+    "ModuleSession",
     "NeuronClamp",
+    "Objective",
     "Pair",
     "Patch",
     "PatchclampError",
@@ -46,12 +56,16 @@ __all__ = [
     "Session",
     "Site",
     "SiteSet",
+    "Stimulus",
     "__version__",
     "load",
+    "objective",
     "prompt_set",
+    "texts",
 ]
 
 _HOME = {
+    "texts": ".corpora.english",
     "PatchclampError": ".errors",
     "Ablate": ".interventions",
     "Add": ".interventions",
@@ -61,11 +75,16 @@ _HOME = {
     "Knockout": ".interventions",
     "Patch": ".interventions",
     "Scale": ".interventions",
+    "Objective": ".methods.objective",
+    "objective": ".methods.objective",
     "Pair": ".methods.prompt_sets",
     "PromptSet": ".methods.prompt_sets",
     "prompt_set": ".methods.prompt_sets",
     "LanguageModel": ".models.language_model",
     "load": ".models.loading",
+    "ModuleModel": ".models.module_model",
+    "Stimulus": ".models.stimulus",
+    "ModuleSession": ".module_session",
     "Custom": ".session",
     "KL": ".session",
     "Loss": ".session",
@@ -74,6 +93,7 @@ _HOME = {
     "Session": ".session",
     "Site": ".sites",
     "SiteSet": ".sites",
+    "ActivationMaximizer": ".views.activation_maximizer",
     "AttentionInspector": ".views.attention_inspector",
     "CircuitAblator": ".views.circuit_ablator",
     "NeuronClamp": ".views.neuron_clamp",

@@ -334,10 +334,12 @@ class View(anywidget.AnyWidget):
         content, buffers = pack(message)
         self.send(content, buffers or None)
 
-    def _now_and_then(self, name: Hashable, *, always: bool) -> bool:
-        """Whether a picture that fills in is worth sending now."""
+    def _now_and_then(
+        self, name: Hashable, *, always: bool, every: float = _PICTURES_EVERY
+    ) -> bool:
+        """Whether a picture that fills in is worth sending now, so many seconds after the last."""
         now = time.monotonic()
-        if not always and now - self._said_at.get(name, 0.0) < _PICTURES_EVERY:
+        if not always and now - self._said_at.get(name, 0.0) < every:
             return False
         self._said_at[name] = now
         return True
@@ -489,7 +491,7 @@ class View(anywidget.AnyWidget):
 
     def _picture(self) -> dict[str, Any]:
         """The snapshot, without what does not fit into its size."""
-        hello = self._everything()
+        hello = self._saved()
         cuts = self._cuts(hello)
         cut: list[str] = []
         while True:
@@ -503,6 +505,10 @@ class View(anywidget.AnyWidget):
             name, without = cuts.pop(0)
             cut = [*cut, name]
             hello = hello.model_copy(update=without)
+
+    def _saved(self) -> Everything:
+        """What a saved page is given, as far as it fits."""
+        return self._everything()
 
     def _cuts(self, hello: Any) -> list[tuple[str, dict[str, Any]]]:
         """What a saved page can do without, the least missed first: a name, and the fields."""

@@ -257,20 +257,27 @@ class Frame(Message):
 
     track: int
     step: int
-    """How many steps it has had."""
+    """At which it was seen, counted from 0, as in `Track.kept` and in the curve."""
     total: int
+    """How many steps there will be."""
     value: FiniteFloat
     """The objective there."""
     picture: Picture
 
 
 class TrackCurve(Message):
-    """The objective at each step of a track, from step `start` on."""
+    """The objective along the steps of a track.
+
+    Value number `start` + i is at step (`start` + i) * `stride`.
+    """
 
     track: int
     start: int
+    """Values before it are known; 0 starts the curve afresh."""
+    stride: int
+    """1, or more where a run is so long that its curve is thinned."""
     values: Array
-    """float32 [steps]"""
+    """float32 [values]"""
 
 
 class Track(Message):
@@ -284,6 +291,7 @@ class Track(Message):
     """Such as "picture", "facet 2"."""
     status: Literal["waiting", "running", "paused", "stopped", "failed", "done"]
     step: int
+    """How many it has taken."""
     total: int
     value: FiniteFloat | None
     """The objective at its last step; null before the first."""
@@ -597,7 +605,7 @@ class FrameUpdate(Message):
     kind: Literal["frame"] = "frame"
     frame: Frame
     curve: TrackCurve
-    """What the curve has more since the last `frame` of this track; `start` 0 starts it afresh."""
+    """What the curve has more since the last `frame` of this track."""
 
 
 class TracksUpdate(Message):

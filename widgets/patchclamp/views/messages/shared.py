@@ -27,6 +27,7 @@ Job = Literal[
     "greedy",
     "single",
     "examples",
+    "own",
     "matter",
     "discriminate",
 ]

@@ -1,0 +1,143 @@
+"""ActivationMaximizer: what drives a unit, found while you watch.
+
+What is maximised is declared in `aim_view.py`; stimuli are optimised in `climb_view.py`, prompts
+searched for in `dream_view.py`. Here is what belongs to all of them: loading what was found into
+the session, and what a page that comes late, or a saved one, is given.
+"""
+
+from typing import Any
+
+from patchclamp.errors import InputError
+
+from . import messages as say
+from . import rows
+from .climb_view import ClimbView, Track, curve_message
+from .dream_view import DreamView
+from .messages import Body
+from .stimulus_pictures import compressed
+
+_KEPT_FRAMES = 24  # of a saved page, of each track
+
+
+class ActivationMaximizer(ClimbView, DreamView, bundle="activation-maximizer"):
+    """What drives a unit of any model: stimuli or prompts, optimised while the view shows them.
+
+    Args:
+        model: a session, a module session, or a model, for which the view makes a session.
+        unit: what is maximised: an address such as ``"_blocks.9:c17"`` or ``"L12.N304"``; a pair of
+            a place and a direction there; a sum or difference of objectives
+            (:func:`patchclamp.objective`); or a function of activations. The session's own aim is
+            kept without.
+        how: which number of a unit that has many: ``"channel"`` (its mean over space),
+            ``"centre"``, ``"peak"``, or of a language model ``"last"``.
+        paths: what a function of activations reads.
+        prompt: what the session of a language model begins with, where it is made here.
+        seed: of whatever is drawn; the same seed gives the same picture on the same machine.
+        budget: bytes that the kept frames of an optimisation may take.
+
+    Raises:
+        PatchclampError: when the model has no such unit, or the front end was not built.
+
+    Example:
+        >>> view = pc.ActivationMaximizer(  # doctest: +SKIP
+        ...     pc.load("efficientnet-lite0"), "_blocks.9:c17"
+        ... )
+        >>> view.climb(steps=256, size=128, wait=False)  # doctest: +SKIP
+        >>> view.pause()
+        ... view.climb()  # doctest: +SKIP
+        >>> prompts = pc.ActivationMaximizer(pc.load("smollm2"), "L12.N304")  # doctest: +SKIP
+        >>> prompts.dream(iterations=20).head()  # doctest: +SKIP
+    """
+
+    # --- the same gestures, from Python -----------------------------------------------------------
+
+    def load(
+        self,
+        candidate: int | None = None,
+        *,
+        track: int | None = None,
+        step: int | None = None,
+    ) -> str:
+        """Put what was found into the session: other views follow, and undo takes it back.
+
+        Args:
+            candidate: a prompt, by its key in `front`.
+            track: a stimulus, by its key in `tracks`.
+            step: of a stimulus, the nearest kept frame; None for the last.
+
+        Returns:
+            What the session's input is now.
+
+        Raises:
+            InputError: when there is no such prompt or stimulus, or both are named.
+        """
+        if (candidate is None) == (track is None):
+            msg = "Name one thing to load: a candidate of the front, or a track."
+            raise InputError(msg)
+        if candidate is not None:
+            return self._load_candidate(candidate)
+        return self._load_frame(track, step)
+
+    def _load_frame(self, key: int | None, step: int | None) -> str:
+        session, track = self._module_session(), self._track(key)
+        at, frame = track.frame(step)
+        name = f"{track.label} for {track.optimization.objective.text}, step {at}"
+        stimulus = session.model.stimulus
+        session.set_input(frame.clamp(stimulus.low, stimulus.high), name=name)
+        return name
+
+    # --- gestures from the page -------------------------------------------------------------------
+
+    def _on_load(self, message: say.Load) -> Body:
+        with rows.about("candidate" if message.candidate is not None else "track"):
+            loaded = self.load(message.candidate, track=message.track, step=message.step)
+        return say.LoadBody(input=loaded)
+
+    # --- what there is to draw --------------------------------------------------------------------
+
+    def _everything(self) -> say.MaximizerBody:
+        tracks = list(self._tracks.values())
+        return say.MaximizerBody(
+            revision=self._session.revision,
+            state=self._state(),
+            tracks=self._track_messages(),
+            curves=[curve_message(track) for track in tracks],
+            frames=[self._frame(track) for track in tracks if track.curve.steps],
+            front=self._front_message(),
+            examples=None,
+            own=None,
+            matter=None,
+            discrimination=None,
+        )
+
+    def _saved(self) -> say.MaximizerBody:
+        """The same for a saved page: pictures as files, and kept frames to scrub through."""
+        found = self._everything()
+        frames = [frame for track in self._tracks.values() for frame in self._kept_frames(track)]
+        small = [
+            frame.model_copy(update={"picture": compressed(frame.picture)}) for frame in frames
+        ]
+        return found.model_copy(update={"frames": small})
+
+    def _cuts(self, hello: say.MaximizerBody) -> list[tuple[str, dict[str, Any]]]:
+        last = {frame.track: frame for frame in hello.frames}
+        bare = [track.model_copy(update={"members": []}) for track in hello.tracks]
+        return [
+            ("frames", {"frames": hello.frames[::3]}),
+            ("frames", {"frames": list(last.values())}),
+            ("members", {"tracks": bare}),
+            ("examples", {"examples": None}),
+            ("discrimination", {"discrimination": None}),
+            ("front", {"front": None}),
+            ("pictures", {"frames": [], "own": None}),
+            ("curves", {"curves": []}),
+        ]
+
+    def _kept_frames(self, track: Track) -> list[say.Frame]:
+        """Some of a track's frames, evenly spaced, and the last one."""
+        steps = track.optimization.history.steps
+        if not steps:
+            return []
+        count = min(_KEPT_FRAMES, len(steps))
+        chosen = sorted({steps[(len(steps) - 1) * n // max(1, count - 1)] for n in range(count)})
+        return [self._frame(track, step) for step in chosen]

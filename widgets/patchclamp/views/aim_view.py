@@ -1,0 +1,440 @@
+"""What every part of ActivationMaximizer needs: a session of either kind, and what is maximised.
+
+The unit and the options are the session's (`Session.aim`), so that undo brings them back together
+with the input, and two views of one session aim at the same thing. Nothing is computed here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+from patchclamp.errors import InputError, ModelError, Stopped
+from patchclamp.methods.epo import Evolution
+from patchclamp.methods.objective import How, Objective, objective
+from patchclamp.models.language_model import LanguageModel
+from patchclamp.models.module_model import ModuleModel
+from patchclamp.module_session import ModuleSession
+from patchclamp.session import Session
+
+from . import aims, rows
+from . import messages as say
+from .aims import Aim, Drawing
+from .messages import Body, MaximizerMode, MessageError
+from .view import ShouldStop, View
+
+if TYPE_CHECKING:
+    import torch
+
+    from patchclamp.methods.objective import What
+    from patchclamp.session import Change
+    from patchclamp.sites import Site
+
+T = TypeVar("T")
+_FIRST_PROMPT = "Hello"
+NO_PICTURES = (
+    "This is a language model, which takes no stimulus that could be drawn: search for prompts "
+    "instead (dream)."
+)
+NO_PROMPTS = "Prompts are searched for in language models; here a stimulus is optimised (climb)."
+NO_PREDICTION = (
+    "This model is an encoder: it predicts no next token, so that a prompt has no cross-entropy to "
+    "be weighed against the activation."
+)
+_HOWS_OF_MODULES: tuple[say.UnitHow, ...] = ("channel", "centre", "peak")
+_HOWS_OF_PROMPTS: tuple[say.UnitHow, ...] = ("last", "peak")
+
+
+class AimView(View):
+    """A view of a unit of a session's model, whichever kind of model it is.
+
+    Args:
+        model: a session, a module session, or a model, for which the view makes a session.
+        unit: what is maximised; the session's own aim is kept without.
+        how: which number of a unit that has many; see :mod:`patchclamp.methods.objective`.
+        paths: what a function of activations reads.
+        prompt: what the session of a language model begins with, where it is made here.
+        seed: of whatever is drawn.
+
+    Raises:
+        PatchclampError: when the model has no such unit, or the front end was not built.
+    """
+
+    _session: Session | ModuleSession
+
+    def __init__(
+        self,
+        model: Session | ModuleSession | LanguageModel | ModuleModel | Any,
+        unit: "What | None" = None,
+        *,
+        how: How = "channel",
+        paths: str | Sequence[str] = (),
+        prompt: "str | torch.Tensor | None" = None,
+        seed: int = 0,
+    ) -> None:
+        session = _session(type(self).__name__, model, prompt)
+        self._asked_at = session.revision
+        aim = _aim_of(session)
+        if aim is None or seed:
+            aim = aim or Aim()
+            drawing = replace(aim.drawing, seed=seed)
+            aim = replace(aim, drawing=drawing, dreaming=replace(aim.dreaming, seed=seed))
+        if unit is not None:
+            found = _objective(session, unit, how, paths)
+            aim = replace(aim, objective=found)
+        session.set_aim(aim)
+        super().__init__(session)
+
+    # --- the same gestures, from Python -----------------------------------------------------------
+
+    @property
+    def session(self) -> Session | ModuleSession:
+        """What the view looks at."""
+        return self._session
+
+    @property
+    def objective(self) -> Objective | None:
+        """What is maximised; None where no unit was chosen. Settable: an objective, or an address.
+
+        Raises:
+            AddressError: when the model has no such unit.
+        """
+        return self._aim.objective
+
+    @objective.setter
+    def objective(self, what: "What") -> None:
+        self.aim(what)
+
+    def aim(
+        self, what: "What", how: How = "channel", *, paths: str | Sequence[str] = ()
+    ) -> Objective:
+        """Maximise something else from the next start on; one step of undo.
+
+        Args:
+            what: an address, a pair of a place and a vector, an objective, or a function.
+            how: which number of a unit that has many.
+            paths: what a function reads.
+
+        Raises:
+            AddressError: when the model has no such unit.
+            InputError: when it is not one number.
+        """
+        found = _objective(self._session, what, how, paths)
+        self._declare(replace(self._aim, objective=found))
+        return found
+
+    def set_options(self, **options: Any) -> None:
+        """Change how pictures (:class:`Drawing`) or prompts are optimised from the next start on.
+
+        Args:
+            **options: of a module's pictures those of :class:`Drawing`, of a language model's
+                prompts those of :class:`~patchclamp.methods.epo.Evolution`.
+
+        Raises:
+            InputError: when there is no such option, or it has no such value.
+        """
+        aim = self._aim
+        if self._module is None:
+            dreaming = _with(aim.dreaming, options)
+            dreaming.check()
+            self._declare(replace(aim, dreaming=dreaming))
+        else:
+            drawing = _with(aim.drawing, options)
+            self._check_drawing(drawing)
+            self._declare(replace(aim, drawing=drawing))
+
+    def complete(self, prefix: str) -> list[str]:
+        """Addresses that begin like this; of a module also outputs whose label has the text."""
+        return [address for address, _ in self._completions(prefix)]
+
+    # --- gestures from the page -------------------------------------------------------------------
+
+    def _on_aim(self, message: say.Aim) -> None:
+        aim = self._aim
+        if aim.is_function:
+            raise MessageError(self._fixed() or "", field="terms")
+        session = self._session
+        directions = session.directions if isinstance(session, Session) else {}
+        with rows.about("terms"):
+            found = aims.read_terms(session.model, message.terms, aim.objective, directions)
+        self._declare(replace(aim, objective=found), ("aim", id(self), self._gesture))
+        if message.final:
+            self._next_gesture()
+
+    def _on_options(self, message: say.Options) -> None:
+        if self._module is None:
+            raise MessageError(NO_PICTURES, field="kind")
+        drawing = self._aim.drawing
+        for name in type(message).model_fields.keys() & {each.name for each in fields(Drawing)}:
+            value = getattr(message, name)
+            if value is not None:
+                drawing = replace(drawing, **{name: value})
+                with rows.about(name):
+                    self._check_drawing(drawing)
+        gesture = ("options", id(self), self._gesture)
+        self._declare(replace(self._aim, drawing=drawing), gesture)
+        if message.final:
+            self._next_gesture()
+
+    def _on_complete(self, message: say.Complete) -> Body:
+        found = self._completions(message.prefix)
+        labels = [label for _, label in found]
+        return say.CompleteBody(
+            items=[address for address, _ in found], labels=labels if any(labels) else None
+        )
+
+    def _on_prompt(self, message: say.Prompt) -> None:
+        session = self._session
+        if not isinstance(session, Session):
+            raise MessageError(NO_PROMPTS, field="text")
+        if message.text != session.text:
+            with rows.about("text"):
+                session.set_input(message.text, coalesce=("prompt", id(self), self._gesture))
+        if message.final:
+            self._next_gesture()
+
+    # --- what is declared -------------------------------------------------------------------------
+
+    @property
+    def _module(self) -> ModuleSession | None:
+        """The session, where its model is no language model."""
+        return self._session if isinstance(self._session, ModuleSession) else None
+
+    @property
+    def _aim(self) -> Aim:
+        return _aim_of(self._session) or Aim()
+
+    def _declare(self, aim: Aim, gesture: Any = None) -> None:
+        self._session.set_aim(aim, coalesce=gesture)
+
+    def _module_session(self) -> ModuleSession:
+        """The session, or a sentence."""
+        if self._module is None:
+            raise ModelError(NO_PICTURES)
+        return self._module
+
+    def _language_session(self) -> Session:
+        """The session, or a sentence."""
+        if not isinstance(self._session, Session):
+            raise ModelError(NO_PROMPTS)
+        return self._session
+
+    def _check_drawing(self, drawing: Drawing) -> None:
+        """Say what cannot be drawn so.
+
+        Raises:
+            InputError: when the model cannot take the size, or another option makes no sense.
+        """
+        model = self._module_session().model
+        model.stimulus.example_shape(drawing.size)
+
+    def _completions(self, prefix: str) -> list[tuple[str, str]]:
+        session = self._session
+        if isinstance(session, ModuleSession):
+            return aims.complete_units(session.model, prefix)
+        own = [f"{site}[{name}]" for name, (site, _) in session.directions.items()]
+        found = [each for each in own if each.startswith(prefix)]
+        found += session.model.anatomy.complete(prefix, aims.COMPLETIONS)
+        return [(each, "") for each in dict.fromkeys(found)][: aims.COMPLETIONS]
+
+    def _refuse_mode(self, mode: MaximizerMode) -> None:
+        """Say why something cannot be done here."""
+        refusal = self._refusals()[mode]
+        if refusal is not None:
+            raise MessageError(refusal, field="kind")
+        with rows.about("kind"):
+            aims.objective_of(self._aim)
+
+    def _single_site(self) -> "Site":
+        """The one unit that is maximised, for what is about a unit and not about a sum.
+
+        Raises:
+            InputError: when it is a function.
+        """
+        found = aims.objective_of(self._aim)
+        sites = found.sites
+        if not sites:
+            msg = f"{found.text} is a function of activations: it is no unit that can be ablated."
+            raise InputError(msg)
+        return sites[0]
+
+    # --- following the session --------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        """Nothing is computed before somebody asks."""
+
+    def _changed(self, change: "Change") -> None:
+        del change  # everything is read from the session
+        self._push_state()
+
+    def _push_state(self) -> None:
+        revision = self._session.revision
+        self._push("maximizer", say.MaximizerUpdate(revision=revision, state=self._state()))
+
+    def refresh(self) -> None:
+        """Nothing is computed before somebody asks; what was found is shown already."""
+
+    # --- what there is to draw --------------------------------------------------------------------
+
+    def _activity(self) -> say.Activity | None:
+        """What is being optimised, or paused."""
+        return None
+
+    def _refusals(self) -> dict[MaximizerMode, str | None]:
+        """Why something cannot be done here, by mode; None where it can."""
+        module = self._module
+        found: dict[MaximizerMode, str | None] = dict.fromkeys(get_args(MaximizerMode))
+        if module is None:
+            model = self._language_session().model
+            found |= dict.fromkeys(("climb", "facets", "diverse", "discriminate"), NO_PICTURES)
+            if not model.anatomy.causal:
+                found |= dict.fromkeys(("dream", "greedy", "single"), NO_PREDICTION)
+        else:
+            found |= dict.fromkeys(("dream", "greedy", "single"), NO_PROMPTS)
+        if self._aim.is_function:
+            found["matter"] = "A Python function of activations is no unit that can be ablated."
+        return found
+
+    def _notes(self) -> list[str]:
+        """What a reader must know."""
+        note = self._session.model.note
+        return [note] if note else []
+
+    def _fixed(self) -> str | None:
+        """Why the page cannot change the objective."""
+        if not self._aim.is_function:
+            return None
+        return "A Python function is maximised; another unit is chosen from Python: view.aim(...)."
+
+    def _corpus_name(self) -> str:
+        """What examples are taken from; empty where there is nothing."""
+        return ""
+
+    def _state(self) -> say.MaximizerState:
+        session, aim = self._session, self._aim
+        model = session.model
+        module = session if isinstance(session, ModuleSession) else None
+        language = session if isinstance(session, Session) else None
+        stimulus = None if module is None else module.model.stimulus
+        text = "" if language is None else language.text
+        return say.MaximizerState(
+            model=model.name,
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            family="prompt" if stimulus is None else stimulus.renderer,
+            shape=[] if stimulus is None else list(stimulus.shape),
+            objective=aim.text,
+            fixed=self._fixed(),
+            terms=aims.terms(aim, model),
+            hows=list(_HOWS_OF_PROMPTS if module is None else _HOWS_OF_MODULES),
+            options=None if module is None else _drawing(aim.drawing, module.model),
+            dreaming=None if language is None else _dreaming(aim.dreaming),
+            modes=[
+                say.ModeState(mode=mode, refusal=refusal)
+                for mode, refusal in self._refusals().items()
+            ],
+            activity=self._activity(),
+            input=module.input_name if module is not None else text or "",
+            tokens=[]
+            if language is None
+            else [
+                say.PromptToken(position=t.position, id=t.id, text=t.text, bos=t.is_bos)
+                for t in language.tokens
+            ],
+            corpus=self._corpus_name(),
+            can_undo=session.can_undo,
+            can_redo=session.can_redo,
+            notes=self._notes(),
+        )
+
+    # --- work -------------------------------------------------------------------------------------
+
+    def _waiting(self, name: str, what: str, job: Callable[[ShouldStop], Any]) -> bool:
+        """Do long work in a cell that waits for it; whether it came to its end.
+
+        A Stop, by the button or by an interrupt of the cell, keeps what there is.
+        """
+        task = self._start(name, what, job, then=_nothing, failed=_nothing, priority="sweep")
+        try:
+            task.result()
+        except Stopped:
+            return False
+        return True
+
+
+def _nothing(_ended: object) -> None:
+    """Who waits is told."""
+
+
+def _aim_of(session: Session | ModuleSession) -> Aim | None:
+    return session.aim if isinstance(session.aim, Aim) else None
+
+
+def _session(view: str, model: object, prompt: object) -> Session | ModuleSession:
+    """The session that a view was given, or one of its own."""
+    if isinstance(model, Session | ModuleSession):
+        if prompt is not None:
+            raise InputError(
+                f"A session has its input already: {view}(session, unit); session.input = ... "
+                "changes it."
+            )
+        return model
+    if isinstance(model, ModuleModel):
+        if prompt is not None:
+            raise InputError(NO_PROMPTS)
+        return ModuleSession(model)
+    if isinstance(model, str):
+        raise ModelError(
+            f"{view} takes a session or a model, not the text {model[:40]!r}: "
+            f'{view}(patchclamp.load("efficientnet-lite0"), "_blocks.9:c17").'
+        )
+    given: Any = model
+    return Session(given, _FIRST_PROMPT if prompt is None else prompt)  # type: ignore[arg-type]
+
+
+def _objective(
+    session: Session | ModuleSession, what: "What", how: How, paths: str | Sequence[str]
+) -> Objective:
+    directions: Mapping[str, Any] = session.directions if isinstance(session, Session) else {}
+    given: Any = aims.named(what, directions) if isinstance(what, str) else what
+    return objective(session.model, given, how, paths=paths)
+
+
+def _with(options: T, changed: Mapping[str, Any]) -> T:
+    """The options with some changed; a sentence where there is no such option."""
+    names = [each.name for each in fields(options)]  # type: ignore[arg-type]
+    for name in changed:
+        if name not in names:
+            msg = f"There is no option {name!r}; there are {', '.join(names)}."
+            raise InputError(msg)
+    found: T = replace(options, **changed)  # type: ignore[type-var]
+    return found
+
+
+def _drawing(drawing: Drawing, model: ModuleModel) -> say.ClimbOptions:
+    stimulus = model.stimulus
+    free = None in stimulus.shape
+    return say.ClimbOptions(
+        steps=drawing.steps,
+        size=(drawing.size or stimulus.size) if free else None,
+        smallest=stimulus.smallest,
+        seed=drawing.seed,
+        parameterization=drawing.parameterization,
+        transforms=drawing.transforms,
+        rate=drawing.rate,
+        l2=drawing.l2,
+        tv=drawing.tv,
+        blur=drawing.blur,
+        start=drawing.start,
+    )
+
+
+def _dreaming(how: Evolution) -> say.DreamOptions:
+    return say.DreamOptions(
+        length=how.length,
+        population=how.population,
+        children=how.children,
+        iterations=how.iterations or 0,
+        top=how.top_k,
+        seconds=how.seconds,
+        seed=how.seed,
+    )

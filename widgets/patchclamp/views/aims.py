@@ -1,0 +1,235 @@
+"""What a view maximises and how: a value of the session, so that undo brings it back.
+
+An :class:`Aim` is declared, never measured. Here it is read from what people type (addresses,
+``logits[ Paris]``, names of the session's directions) and written as a message.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from patchclamp.errors import AddressError, InputError
+from patchclamp.methods.epo import Evolution
+from patchclamp.methods.objective import Channel, Neuron, Objective, Term, objective
+
+from . import messages as say
+
+if TYPE_CHECKING:
+    from patchclamp.methods.objective import Model, Unit
+    from patchclamp.models.module_model import ModuleModel
+
+_LOGIT = re.compile(r"logits\[(?P<token>.*)\](?P<positions>@\S*)?", re.DOTALL)
+_NAMED = re.compile(r"(?P<home>[^\[\]]+)\[(?P<name>[^\]]*)\]")
+COMPLETIONS = 20
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are optimised, from the next start on.
+
+    Attributes:
+        steps: of the optimiser.
+        size: of every free dimension of the stimulus; None for the declared one.
+        seed: of the start and of the transformations.
+        parameterization: "fourier" or "pixel".
+        transforms: whether the picture is jittered, scaled and rotated before each step.
+        rate: of Adam.
+        l2: how much the squared distance from the middle of the range costs.
+        tv: how much total variation costs.
+        blur: how much the picture is blurred between steps.
+        start: "noise", or "input" for the session's input.
+        norm: holds the stimulus within this L2 distance of the middle of its range; None for none.
+    """
+
+    steps: int = 256
+    size: int | None = None
+    seed: int = 0
+    parameterization: Literal["fourier", "pixel"] = "fourier"
+    transforms: bool = True
+    rate: float = 0.05
+    l2: float = 0.0
+    tv: float = 0.0
+    blur: float = 0.0
+    start: Literal["noise", "input"] = "noise"
+    norm: float | None = None
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What is maximised, and how.
+
+    Attributes:
+        objective: None until a unit was chosen.
+        drawing: how pictures are optimised.
+        dreaming: how prompts are searched for.
+    """
+
+    objective: Objective | None = None
+    drawing: Drawing = field(default_factory=Drawing)
+    dreaming: Evolution = field(default_factory=Evolution)
+
+    @property
+    def text(self) -> str:
+        """What is maximised, in words; empty where nothing is."""
+        return "" if self.objective is None else self.objective.text
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it is a Python function, which a page can neither show nor change."""
+        return self.objective is not None and any(
+            not isinstance(term.unit, Channel | Neuron) for term in self.objective.terms
+        )
+
+
+def read_terms(
+    model: "Model",
+    terms: Sequence[say.TermUp],
+    known: Objective | None,
+    directions: Mapping[str, tuple[str, Any]],
+) -> Objective:
+    """Make an objective of what was typed.
+
+    Args:
+        model: whose units.
+        terms: addresses with weights.
+        known: the present objective: a direction that was given as a vector is known by its text.
+        directions: the session's, a site and a vector each, by name.
+
+    Raises:
+        AddressError: when the model has no such unit.
+        InputError: when it is not one number.
+    """
+    units = {} if known is None else {term.unit.text: term.unit for term in known.terms}
+    found = Objective((), 0.0 if known is None else known.constant)
+    for term in terms:
+        unit = units.get(term.address.strip())
+        if unit is None:
+            what = named(term.address, directions)
+            unit = objective(model, what, term.how or "channel").terms[0].unit
+        elif term.how is not None and isinstance(unit, Channel | Neuron):
+            unit = replace(unit, how=term.how)
+        found += Objective((Term(term.weight, unit),))
+    return found
+
+
+def named(address: str, directions: Mapping[str, tuple[str, Any]]) -> Any:
+    """What :func:`objective` takes for an address: of a logit or a named direction a pair.
+
+    >>> named("logits[ Paris]", {})
+    ('logits', ' Paris')
+    >>> named("L3.resid_post[dog]", {"dog": ("L3.resid_post", [1.0, 2.0])})
+    ('L3.resid_post[dog]', [1.0, 2.0])
+    >>> named(" L3.N5 ", {})
+    'L3.N5'
+    """
+    text = address.strip()
+    if logit := _LOGIT.fullmatch(address.lstrip()):
+        return f"logits{logit['positions'] or ''}", logit["token"]
+    plain = text.partition("@")[0]
+    if (part := _NAMED.fullmatch(plain)) and part["name"] in directions:
+        home, vector = directions[part["name"]]
+        if home == part["home"]:
+            return text, vector
+    return text
+
+
+def terms(aim: Aim, model: "Model") -> list[say.Term]:
+    """The units of an aim, as the page gets them; none of a Python function."""
+    if aim.objective is None or aim.is_function:
+        return []
+    return [
+        say.Term(
+            address=term.unit.text,
+            weight=term.weight,
+            how=how_of(term.unit, model),
+            label=label(term.unit, model),
+        )
+        for term in aim.objective.terms
+    ]
+
+
+def how_of(unit: "Unit", model: "Model") -> say.UnitHow | None:
+    """How all places of a unit become one number; None where it is one."""
+    if isinstance(unit, Neuron):
+        return unit.how
+    if not isinstance(unit, Channel) or not _part_shape(unit, model):
+        return None
+    return unit.how
+
+
+def label(unit: "Unit", model: "Model") -> str:
+    """What a unit is in words, such as the class of an output; empty where nothing is known."""
+    labels: Sequence[str] = getattr(model, "labels", ())
+    if not isinstance(unit, Channel) or unit.direction is not None or not labels:
+        return ""
+    if unit.site.name != cast("ModuleModel", model).anatomy.output:
+        return ""
+    return labels[unit.site.index or 0]
+
+
+def _part_shape(unit: Channel, model: "Model") -> tuple[int, ...]:
+    return cast("ModuleModel", model).anatomy.part(unit.site.name or "").shape
+
+
+def complete_units(model: "ModuleModel", prefix: str) -> list[tuple[str, str]]:
+    """Addresses of a module's units that a beginning could become, each with its label.
+
+    Parts first; with ``:c`` the part's channels; and outputs whose label has the text in it.
+    """
+    anatomy, text = model.anatomy, prefix.strip()
+    path, colon, number = text.partition(":")
+    found: list[tuple[str, str]] = []
+    if colon and path in anatomy.parts:
+        digits = number.removeprefix("c")
+        for index in range(anatomy.parts[path].channels):
+            if str(index).startswith(digits):
+                named_as = model.label(index) if path == anatomy.output and model.labels else ""
+                found.append((f"{path}:c{index}", named_as))
+            if len(found) == COMPLETIONS:
+                return found
+        return found
+    found += [(f"{each}:c0", "") for each in anatomy.parts if each.startswith(text)]
+    wanted = text.casefold()
+    if len(wanted) > 1:
+        named_like = [
+            (not each.casefold().startswith(wanted), index, each)
+            for index, each in enumerate(model.labels)
+            if wanted in each.casefold()
+        ]
+        found += [(f"{anatomy.output}:c{index}", each) for _, index, each in sorted(named_like)]
+    return found[:COMPLETIONS]
+
+
+def expand_units(model: "ModuleModel", addresses: Sequence[str]) -> list[str]:
+    """Addresses of single units; ``_fc`` and ``_fc:c*`` stand for all channels of a part.
+
+    Raises:
+        AddressError: when there is no such unit.
+        InputError: when there are fewer than two.
+    """
+    found: dict[str, None] = {}
+    for address in addresses:
+        path, _, rest = address.strip().partition(":")
+        if path in model.anatomy.parts and rest in {"", "c*"}:
+            found |= dict.fromkeys(
+                f"{path}:c{index}" for index in range(model.anatomy.parts[path].channels)
+            )
+        else:
+            found |= dict.fromkeys(str(site) for site in model.anatomy.expand(address.strip()))
+    if len(found) < 2:
+        msg = "Clusters are of two units at least: name more of them, such as _fc:c*."
+        raise InputError(msg)
+    return list(found)
+
+
+def objective_of(aim: Aim) -> Objective:
+    """What is maximised.
+
+    Raises:
+        AddressError: when no unit was chosen.
+    """
+    if aim.objective is None:
+        msg = "Say first which unit is to be maximised, such as view.aim('_blocks.9:c17')."
+        raise AddressError(msg)
+    return aim.objective
