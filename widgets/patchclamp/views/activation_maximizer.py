@@ -110,7 +110,7 @@ class ActivationMaximizer(ClimbView, DreamView, bundle="activation-maximizer"):
             discrimination=None,
         )
 
-    def _saved(self) -> say.MaximizerBody:
+    def _to_save(self) -> say.MaximizerBody:
         """The same for a saved page: pictures as files, and kept frames to scrub through."""
         found = self._everything()
         frames = [frame for track in self._tracks.values() for frame in self._kept_frames(track)]

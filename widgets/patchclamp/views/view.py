@@ -491,7 +491,7 @@ class View(anywidget.AnyWidget):
 
     def _picture(self) -> dict[str, Any]:
         """The snapshot, without what does not fit into its size."""
-        hello = self._saved()
+        hello = self._to_save()
         cuts = self._cuts(hello)
         cut: list[str] = []
         while True:
@@ -506,7 +506,7 @@ class View(anywidget.AnyWidget):
             cut = [*cut, name]
             hello = hello.model_copy(update=without)
 
-    def _saved(self) -> Everything:
+    def _to_save(self) -> Everything:
         """What a saved page is given, as far as it fits."""
         return self._everything()
 
