@@ -35,11 +35,11 @@ _STAGES = (
 )
 
 #: What it takes: pictures of any size from 32, where its five strides leave one position; it was
-#: trained on 224, normalised as TensorFlow's Lite models are, (byte − 127) / 128. (A comment in the
-#: code that the weights came with names ImageNet's mean and deviation; the first batch norm decides:
-#: its 32 running means are what a picture of ImageNet's mean colour gives so, with a correlation of
-#: 0.97, and would all be 0 otherwise. Over the network's 49 batch norms, seven colour photographs
-#: are 0.2 deviations from the running means on average, and 0.4 the other way.)
+#: trained on 224, normalised as TensorFlow's Lite models are, (byte − 127) / 128. (The code that
+#: the weights came with names ImageNet's mean and deviation in a comment. The first batch norm
+#: decides: so normalised, a picture of ImageNet's mean colour gives its 32 running means, with a
+#: correlation of 0.97; the other way they would all be 0. Over the network's 49 batch norms, seven
+#: colour photographs are 0.2 deviations from the running means, and 0.4 the other way.)
 PICTURE = Stimulus(
     (3, None, None), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, size=224, smallest=32
 )
