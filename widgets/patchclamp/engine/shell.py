@@ -36,7 +36,8 @@ class Pass:
         start: the first layer that is computed.
         inject: Float[batch, row, d_model], the residual stream entering ``start``; None where the
             model's own embedding enters.
-        stop: the layer before which to leave, without computing logits; None to go through.
+        stop: the layer before which to leave, without computing logits; None (or one after the
+            last) to go through.
         record: keep the residual stream before every computed block and after the last one.
         should_stop: asked before every block.
         residual: what was recorded, by layer.
@@ -92,7 +93,7 @@ class Stage(nn.Module):
             after = first_tensor(output)
             if now.record:
                 now.residual[last + 1] = after
-            if now.stop is not None:
+            if now.stop is not None and now.stop <= last + 1:  # later, logits are wanted
                 raise _ReachedEndError
         return output
 
