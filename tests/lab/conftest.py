@@ -57,10 +57,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def lab_url(root: Path, served: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def lab_url(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A JupyterLab."""
     home = tmp_path_factory.mktemp("home")
-    with lab.server(served, home, pythonpath=[root]) as url:
+    with lab.server(served, home) as url:
         yield url
 
 

@@ -17,6 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import sync_playwright
@@ -25,9 +26,8 @@ from patchclamp.models.store import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
 
 BROWSER_FLAGS = (
     "--headless",
@@ -77,6 +77,78 @@ SHOWN = """view => {
 }"""
 """JavaScript: what a view says, read off its DOM."""
 _PANEL = "window.jupyterapp.shell.currentWidget"
+_ROOT = Path(__file__).resolve().parents[2]
+_SPY = """() => {
+  const spy = window.pcSpy = { moved: 0, asked: new Map(), timers: new Map() };
+  const { setTimeout: start, clearTimeout: end } = window;
+  // A pause after which a view goes on by itself; what is longer only tidies up.
+  window.setTimeout = (act, after, ...rest) => {
+    if (typeof act !== "function" || after > 1000 || !new Error().stack.includes("blob:"))
+      return start(act, after, ...rest);
+    const timer = start((...each) => { spy.timers.delete(timer); act(...each); }, after, ...rest);
+    spy.timers.set(timer, after);
+    return timer;
+  };
+  window.clearTimeout = timer => { spy.timers.delete(timer); end(timer); };
+  spy.listen = kernel => kernel.anyMessage.connect((_, { msg, direction }) => {
+    const { method, content } = msg.header.msg_type === "comm_msg" ? msg.content.data : {};
+    if (method !== "custom") return;
+    spy.moved += 1;
+    if (direction === "send" && content?.id !== undefined) spy.asked.set(content.id, content.kind);
+    if (direction === "recv" && content.kind === "reply") spy.asked.delete(content.id);
+  });
+  spy.run = async code => {
+    const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+    const future = kernel.requestExecute({ code, store_history: false });
+    let out = "", error = "";
+    future.onIOPub = message => {
+      if (message.header.msg_type === "stream" && message.content.name === "stdout")
+        out += message.content.text;
+      if (message.header.msg_type === "error")
+        error = message.content.ename + ": " + message.content.evalue;
+    };
+    await future.done;
+    return { out, error };
+  };
+}"""
+"""JavaScript: counts what goes between the views of a page and their kernel, and what waits."""
+_AT_REST = """async ([selector, index, seconds], isShown) => {
+  const { pcSpy: spy } = window;
+  const frame = () => new Promise(done => requestAnimationFrame(done));
+  const there = () => document.querySelectorAll(selector)[index];
+  const quiet = () => spy.asked.size === 0 && spy.timers.size === 0;
+  const ask = "from tests.lab import rest as _rest; print(_rest.at_rest())";
+  const end = performance.now() + 1000 * seconds;
+  let kernel = "was not asked";
+  while (performance.now() < end) {
+    await frame();
+    if (!there() || !isShown(there()) || !quiet()) continue;
+    const before = spy.moved;
+    // All that was sent before the answer is there before the answer.
+    const { out, error } = await spy.run(ask);
+    if (error) throw new Error(error);
+    kernel = out.trim() === "True" ? "is at rest" : "is at work";
+    if (kernel === "is at work") {
+      await new Promise(done => setTimeout(done, 30)); // between two questions
+      continue;
+    }
+    // It is painted in the next frame; what observes sizes follows in the one after.
+    await frame();
+    await frame();
+    if (there() && isShown(there()) && quiet() && spy.moved === before) return;
+  }
+  const view = there();
+  const marks = [...view?.attributes ?? []].map(each => `${each.name}="${each.value}"`);
+  throw new Error(`${view ? "Never at rest" : "Not there"}: ${marks.join(" ")}; unanswered: `
+    + `${[...spy.asked.values()]}; pauses: ${[...spy.timers.values()]}; the kernel ${kernel}.`);
+}"""
+"""JavaScript: waits until a view shows all that its kernel knows, and neither has more to say."""
+_FRESH = """view => view.querySelector(".pc-body:not([hidden])")
+  && !view.hasAttribute("aria-busy") && !view.hasAttribute("data-stale")
+  && !(view.querySelector(".pc-row") && view.querySelector("[data-old-effects]"))"""
+_FRESH_WITH_CURVES = f"""view => ({_FRESH})(view) && view.querySelector(".pc-next tbody tr")
+  && [...view.querySelectorAll("[data-numeric] .pc-dose")].every(dose =>
+    dose.dataset.points === "25" && !("stale" in dose.dataset))"""
 
 
 class LabError(AssertionError):
@@ -91,12 +163,12 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def server(folder: Path, home: Path, *, pythonpath: Sequence[Path] = ()) -> Iterator[str]:
-    """Run a JupyterLab server on 127.0.0.1.
+    """Run a JupyterLab server on 127.0.0.1, whose kernels can import these tests.
 
     Args:
         folder: what it serves.
         home: a new folder for everything that it would keep in the user's own.
-        pythonpath: folders that its kernels import from.
+        pythonpath: folders besides that its kernels import from.
 
     Yields:
         Its address.
@@ -115,7 +187,7 @@ def server(folder: Path, home: Path, *, pythonpath: Sequence[Path] = ()) -> Iter
         "JUPYTER_DATA_DIR": str(home / "data"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "PYTHONPATH": os.pathsep.join(
-            [*map(str, pythonpath), *filter(None, [os.environ.get("PYTHONPATH")])]
+            [*map(str, (_ROOT, *pythonpath)), *filter(None, [os.environ.get("PYTHONPATH")])]
         ),
     }
     port = _free_port()
@@ -180,17 +252,27 @@ class Notebook:
     Args:
         page: a browser page that nothing else uses.
         url: the server.
+
+    Attributes:
+        patience: seconds that anything may take.
     """
 
-    def __init__(self, page: Page, url: str) -> None:
+    def __init__(self, page: Page, url: str, *, patience: float = PATIENCE) -> None:
         self.page = page
         self.url = url
+        self.patience = patience
         self.said: list[str] = []
         self.outside: list[str] = []
-        page.set_default_timeout(1000 * PATIENCE)
-        page.on("console", lambda line: self.said.append(f"{line.type}: {line.text}"))
+        page.set_default_timeout(1000 * patience)
+        page.add_init_script(f"({_SPY})()")
+        # What moves to its new place in 120 ms is somewhere else meanwhile.
+        page.emulate_media(reduced_motion="reduce")
+        page.on("console", self._note_line)
         page.on("pageerror", lambda error: self.said.append(f"pageerror: {error.stack or error}"))
         page.on("request", lambda request: self._note(request.url))
+
+    def _note_line(self, line: ConsoleMessage) -> None:
+        self.said.append(f"{line.type}: {line.text} ({line.location['url']})")
 
     def _note(self, address: str) -> None:
         here = self.url.removeprefix("http")
@@ -206,6 +288,7 @@ class Notebook:
         self.page.evaluate("() => window.jupyterapp.restored")
         self.page.wait_for_function(f"() => {_PANEL}?.content?.model && {_PANEL}.sessionContext")
         self.page.evaluate(f"() => {_PANEL}.sessionContext.ready")
+        self.page.evaluate(f"() => window.pcSpy.listen({_PANEL}.sessionContext.session.kernel)")
         # The view gets the whole window, as in a narrow and a wide one.
         self.page.evaluate("() => { window.jupyterapp.shell.collapseLeft(); }")
         self.wait_idle()
@@ -226,6 +309,8 @@ class Notebook:
                 notebook.insertCells(0, sources.map(source => ({{
                   cell_type: "code", source, metadata: {{}}, outputs: [] }})));
               }});
+              // Who asked for these is gone.
+              window.pcSpy.asked.clear();
             }}""",
             list(sources),
         )
@@ -270,12 +355,14 @@ class Notebook:
         return found
 
     def broken(self) -> list[str]:
-        """Errors that nobody caught in the code of our views, with their stacks.
+        """Errors of our views' code that nobody caught or that were logged, with their stacks.
 
-        The host imports a widget's code from a blob; JupyterLab's own toolbars and menus now and
-        then lose a race of theirs while cells are replaced, without any of our code in the stack.
+        The host imports a widget's code from a blob, and anywidget logs what a view fails with
+        while it starts. JupyterLab's own toolbars and menus now and then lose a race of theirs
+        while cells are replaced, without any of our code in the stack.
         """
-        return [line for line in self.said if line.startswith("pageerror") and "blob:" in line]
+        wrong = [line for line in self.said if line.startswith(("pageerror", "error"))]
+        return [line for line in wrong if "blob:" in line or "anywidget" in line]
 
     def outputs(self) -> list[str]:
         """What each code cell printed and returned as text, without its widgets."""
@@ -291,22 +378,7 @@ class Notebook:
 
     def python(self, code: str) -> str:
         """Run code in the notebook's kernel; what it printed."""
-        answer: dict[str, str] = self.page.evaluate(
-            f"""async code => {{
-              const kernel = {_PANEL}.sessionContext.session.kernel;
-              const future = kernel.requestExecute({{ code, store_history: false }});
-              let out = "", error = "";
-              future.onIOPub = message => {{
-                if (message.header.msg_type === "stream" && message.content.name === "stdout")
-                  out += message.content.text;
-                if (message.header.msg_type === "error")
-                  error = message.content.ename + ": " + message.content.evalue;
-              }};
-              await future.done;
-              return {{ out, error }};
-            }}""",
-            code,
-        )
+        answer: dict[str, str] = self.page.evaluate("code => window.pcSpy.run(code)", code)
         if answer["error"]:
             raise LabError(answer["error"])
         return answer["out"].strip()
@@ -331,7 +403,7 @@ class Notebook:
         A loop in the kernel would not do: while a cell computes without awaiting, no message
         from the page gets through.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self.patience
         while not self.value(f"bool({condition})"):
             if time.monotonic() > deadline:
                 raise LabError(f"This never came true: {condition}")
@@ -342,47 +414,28 @@ class Notebook:
         """One of the NeuronClamps that the notebook shows."""
         return self.page.locator(".pc-neuron-clamp").nth(index)
 
+    def settled(self, index: int = 0) -> Locator:
+        """One of the NeuronClamps at rest, with the curves of all its rows."""
+        return self._at_rest(".pc-neuron-clamp", index, _FRESH_WITH_CURVES)
+
     def inspector(self, index: int = 0) -> Locator:
-        """One of the AttentionInspectors, once it shows all there is: nothing waits or is stale."""
-        self.page.wait_for_function(
-            """index => {
-              const view = document.querySelectorAll(".pc-attention-inspector")[index];
-              return view?.querySelector(".pc-body:not([hidden])")
-                && !view.hasAttribute("aria-busy") && !view.hasAttribute("data-stale")
-                && !(view.querySelector(".pc-row") && view.querySelector("[data-old-effects]"));
-            }""",
-            arg=index,
-        )
-        return self.page.locator(".pc-attention-inspector").nth(index)
+        """One of the AttentionInspectors, at rest."""
+        return self._at_rest(".pc-attention-inspector", index, _FRESH)
 
     def ablator(self, index: int = 0) -> Locator:
-        """One of the CircuitAblators, once it shows all there is: nothing waits or is stale."""
-        self.page.wait_for_function(
-            """index => {
-              const view = document.querySelectorAll(".pc-circuit-ablator")[index];
-              return view?.querySelector(".pc-body:not([hidden])")
-                && !view.hasAttribute("aria-busy") && !view.hasAttribute("data-stale")
-                && !(view.querySelector(".pc-row") && view.querySelector("[data-old-effects]"));
-            }""",
-            arg=index,
-        )
-        return self.page.locator(".pc-circuit-ablator").nth(index)
+        """One of the CircuitAblators, at rest."""
+        return self._at_rest(".pc-circuit-ablator", index, _FRESH)
 
-    def settled(self, index: int = 0) -> Locator:
-        """A view once it shows what it has to show: nothing computing, nothing stale."""
-        view = self.view(index)
-        view.locator(".pc-next tbody tr").first.wait_for()
-        self.page.wait_for_function(
-            """index => {
-              const view = document.querySelectorAll(".pc-neuron-clamp")[index];
-              return !view.hasAttribute("aria-busy") && !view.hasAttribute("data-stale")
-                && !(view.querySelector(".pc-row") && view.querySelector("[data-old-effects]"))
-                && [...view.querySelectorAll("[data-numeric] .pc-dose")].every(dose =>
-                  dose.dataset.points === "25" && !("stale" in dose.dataset));
-            }""",
-            arg=index,
-        )
-        return view
+    def _at_rest(self, selector: str, index: int, shown: str) -> Locator:
+        """A view once it shows all that its kernel knows, and neither has more to say.
+
+        That nothing is marked as busy is not enough: between a change in the kernel and the page's
+        hearing of it nothing is busy yet. So the kernel is asked whether it is at rest; when it
+        says so and meanwhile nothing was sent in either direction, what is painted next is all.
+        """
+        rest = f"args => ({_AT_REST})(args, {shown})"
+        self.page.evaluate(rest, [selector, index, self.patience])
+        return self.page.locator(selector).nth(index)
 
     def shown(self, index: int = 0) -> dict[str, Any]:
         """What a view says, read off its DOM.
@@ -422,4 +475,15 @@ class Notebook:
             f"JupyterLab {name}",
         )
         light = "true" if name == "Light" else "false"
-        self.page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
+        # The attribute changes before the theme's style sheet is there.
+        self.page.wait_for_function(
+            """light => {
+              if (document.body.dataset.jpThemeLight !== light) return false;
+              const probe = document.body.appendChild(document.createElement("i"));
+              probe.style.backgroundColor = "var(--jp-layout-color1)";
+              const [red] = getComputedStyle(probe).backgroundColor.match(/[0-9]+/g).map(Number);
+              probe.remove();
+              return light === "true" ? red > 200 : red < 80;
+            }""",
+            arg=light,
+        )

@@ -42,16 +42,14 @@ def inspected(notebook: Notebook) -> Notebook:
     return notebook
 
 
-def said(notebook: Notebook, selector: str, pattern: str) -> str:
-    """What a part says, once that contains a regular expression."""
+def said(notebook: Notebook, selector: str, pattern: str) -> None:
+    """Wait until a part says what a regular expression finds."""
     notebook.wait(
         """([selector, pattern]) => [...document.querySelectorAll(".pc-attention-inspector " +
           selector)].some(each => each.checkVisibility()
             && new RegExp(pattern).test(each.textContent))""",
         [selector, pattern],
     )
-    parts = notebook.inspector().locator(selector).all_inner_texts()
-    return next(text for text in parts if re.search(pattern, text))
 
 
 def pattern_of(notebook: Notebook, head: str, look: str = "now", mode: str = "weight") -> Any:
@@ -165,7 +163,7 @@ def test_the_mode_recolours_the_pattern_and_python_knows(inspected: Notebook) ->
     view = inspected.inspector()
     cells = view.locator(".pc-pattern-box")
     weight = shot(cells).tobytes()
-    view.get_by_role("radio", name="contribution").check(force=True)
+    view.get_by_role("radio", name="contribution").click(force=True)
     inspected.until("inspector.mode == 'contribution'")
     inspected.inspector()
     assert shot(cells).tobytes() != weight
@@ -181,8 +179,10 @@ def test_a_token_of_the_prompt_shows_where_it_looks(inspected: Notebook) -> None
     chip = view.locator(".pc-prompts .pc-chip").nth(7)
     chip.hover()
     said(inspected, ".pc-legend", "looks at")
-    shades = view.locator(".pc-prompts .pc-chip .pc-chip-text").evaluate_all(
-        "chips => chips.map(chip => getComputedStyle(chip).backgroundColor)"
+    shades = (
+        inspected.inspector()
+        .locator(".pc-prompts .pc-chip .pc-chip-text")
+        .evaluate_all("chips => chips.map(chip => getComputedStyle(chip).backgroundColor)")
     )
     row = pattern_of(inspected, "L2.H1")[7]
     # The strongest source of the row has the deepest blue of those that it looks at.
@@ -208,6 +208,7 @@ def test_typing_runs_after_a_pause_and_is_one_step_of_undo(inspected: Notebook) 
     )
     assert tokens.last.inner_text().startswith("city")
     box.press("Enter")
+    inspected.inspector()  # what Enter sends is there
     inspected.python("session.undo()")
     assert inspected.value("session.text") == before
 
@@ -217,7 +218,7 @@ def test_now_before_and_difference_show_what_the_stack_does(inspected: Notebook)
     inspected.inspector()
     now, before = (pattern_of(inspected, "L2.H1", look) for look in ("now", "before"))
     assert np.abs(now - before).max() > 1e-3
-    inspected.inspector().get_by_role("radio", name="difference", exact=True).check(force=True)
+    inspected.inspector().get_by_role("radio", name="difference", exact=True).click(force=True)
     inspected.until("inspector.look == 'difference'")
     inspected.inspector()
     point_at(inspected, 8, 2)
@@ -237,7 +238,7 @@ def test_now_before_and_difference_show_what_the_stack_does(inspected: Notebook)
 def test_a_click_knocks_a_cell_out_and_a_click_takes_it_back(inspected: Notebook) -> None:
     before = float(inspected.value(METRIC))
     view = inspected.inspector()
-    view.get_by_role("radio", name="knock out").check(force=True)
+    view.get_by_role("radio", name="knock out").click(force=True)
     point_at(inspected, 9, 4)
     inspected.page.mouse.down()
     inspected.page.mouse.up()
@@ -269,7 +270,7 @@ def test_a_click_knocks_a_cell_out_and_a_click_takes_it_back(inspected: Notebook
 
 def test_a_brush_knocks_out_a_rectangle_without_renormalising(inspected: Notebook) -> None:
     view = inspected.inspector()
-    view.get_by_role("radio", name="knock out").check(force=True)
+    view.get_by_role("radio", name="knock out").click(force=True)
     view.get_by_label("How attention is knocked out").select_option("zero")
     point_at(inspected, 9, 5)
     inspected.page.mouse.down()
@@ -344,7 +345,7 @@ def test_a_second_prompt_is_aligned_edited_and_subtracted(inspected: Notebook) -
     inspected.until("inspector._attention(inspector._scene()).second.partners is not None")
     partners = inspected.value("list(inspector._attention(inspector._scene()).second.partners)")
     assert any(p is not None for p in partners)
-    inspected.inspector().get_by_role("radio", name=re.compile("second$")).last.check(force=True)
+    inspected.inspector().get_by_role("radio", name=re.compile("second$")).last.click(force=True)
     inspected.until("inspector.look == 'second-difference'")
     inspected.inspector()
     d, s = next(
@@ -409,7 +410,7 @@ def test_an_encoder_reads_both_ways_and_a_knock_out_moves_its_tokens(notebook: N
     assert exact(notebook)["weight"] == pytest.approx(before[2, 6], rel=1e-6)
     assert before[2, 6] > 0
     assert notebook.inspector().locator(".pc-metric").is_hidden()
-    notebook.inspector().get_by_role("radio", name="knock out").check(force=True)
+    notebook.inspector().get_by_role("radio", name="knock out").click(force=True)
     point_at(notebook, 2, 6)
     notebook.page.mouse.down()
     notebook.page.mouse.up()
