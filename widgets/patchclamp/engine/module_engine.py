@@ -13,7 +13,7 @@ import threading
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from patchclamp.models.module_anatomy import ModuleAnatomy, Part
     from patchclamp.models.module_model import ModuleModel
-    from patchclamp.models.shared_weights import Weight
 
     ShouldStop = Callable[[], bool]
     Edit = Callable[[Tensor], Tensor]
@@ -151,8 +150,7 @@ class ModuleEngine:
     def __post_init__(self) -> None:
         self.queue = Queue(f"patchclamp {self.model.name}")
         self._lock = threading.RLock()
-        self._twin: nn.Module | None = None
-        self._state: list[Weight] = []
+        self._twin: _Twin | None = None
         self._version = -1
         self._clones = False
         self._reference: tuple[Tensor, int, int] | None = None
@@ -270,11 +268,11 @@ class ModuleEngine:
 
     def _pass(self, stimuli: Tensor, now: _Pass) -> Tensor | None:
         """Run the twin; return its output, or None where it was left before."""
-        twin = self._ready()
+        twin = self._ready(now.parts)
         token = _NOW.set(now)
         try:
             with torch.set_grad_enabled(stimuli.requires_grad and torch.is_grad_enabled()):
-                return first_tensor(twin(self.model.prepare(stimuli)))
+                return first_tensor(twin.module(self.model.prepare(stimuli)))
         except _GotEverythingError:
             return None
         except PatchclampError:
@@ -291,17 +289,17 @@ class ModuleEngine:
             ) from error
         finally:
             _NOW.reset(token)
-            if any(buffer.changed() for buffer in self._state):  # a state: the next run has its own
+            if twin.wrote:  # a state: the next run has its own
                 self._twin = None
 
-    def _ready(self) -> nn.Module:
+    def _ready(self, paths: Iterable[str]) -> _Twin:
         """Make the twin when there is none, or when the weights it shares were changed."""
         version = self.model.weights_version
         with self._lock:
             if self._twin is None or version != self._version:
-                twin = frozen_twin(self.model.module)
-                _look_on(twin, self.model.anatomy)
-                self._twin, self._state, self._version = twin, buffers_of(twin), version
+                self._twin = _Twin(self.model.module, self.model.anatomy)
+                self._version = version
+            self._twin.watch(paths)
             return self._twin
 
     def _check(self, stimuli: Tensor) -> None:
@@ -434,27 +432,53 @@ def _with_first(output: object, tensor: Tensor) -> object:
     return rest if make is None else make(rest)
 
 
-def _look_on(twin: nn.Module, anatomy: ModuleAnatomy) -> None:
-    """Let a twin's modules report to whichever pass is going on."""
+class _Twin:
+    """A copy of a module whose parts report to whichever pass is going on.
 
-    def before(*_: object) -> None:
+    Attributes:
+        module: The copy.
+        state: Its buffers, as a run should leave them.
+    """
+
+    def __init__(self, module: nn.Module, anatomy: ModuleAnatomy) -> None:
+        self.module = frozen_twin(module)
+        self.state = buffers_of(self.module)
+        self._inside = {name or anatomy.root: part for name, part in self.module.named_modules()}
+        self._reporting: set[str] = set()
+        for part in self.module.modules():
+            if next(part.children(), None) is None:
+                # Cheaper than a hook, which takes every call of a module the long way round.
+                part.forward = _counted(part.forward)
+
+    def watch(self, paths: Iterable[str]) -> None:
+        """Let parts report what they return; once they do, they go on doing so."""
+        for path in paths:
+            if path not in self._reporting:
+                self._reporting.add(path)
+                self._inside[path].register_forward_hook(_reporting(path))
+
+    @property
+    def wrote(self) -> bool:
+        """Whether a run changed a buffer."""
+        return any(buffer.changed() for buffer in self.state)
+
+
+def _counted(forward: Callable[..., object]) -> Callable[..., object]:
+    def counted(*arguments: object, **named: object) -> object:
         now = _NOW.get()
         if now is not None:
             now.before_leaf()
+        return forward(*arguments, **named)
 
-    def after(path: str) -> Callable[..., object]:
-        def hook(_module: nn.Module, _arguments: Any, output: object) -> object:
-            now = _NOW.get()
-            return now.saw(path, output) if now is not None and path in now.parts else None
+    return counted
 
-        return hook
 
-    for name, module in twin.named_modules():
-        if next(module.children(), None) is None:
-            module.register_forward_pre_hook(before)
-        path = name or anatomy.root
-        if path is not None and path in anatomy.parts:
-            module.register_forward_hook(after(path))
+def _reporting(path: str) -> Callable[[nn.Module, object, object], object]:
+    def report(_module: nn.Module, _arguments: object, output: object) -> object:
+        now = _NOW.get()
+        return now.saw(path, output) if now is not None and path in now.parts else None
+
+    return report
 
 
 _making = threading.Lock()
