@@ -1,14 +1,17 @@
 // A view on the test page, with its fake kernel behind it.
+import "../src/activation-maximizer.css";
 import "../src/attention-inspector.css";
 import "../src/circuit-ablator.css";
 import "../src/neuron-clamp.css";
 import { onTestFinished, vi } from "vitest";
+import maximizer from "../src/activation-maximizer";
 import inspector from "../src/attention-inspector";
 import ablator from "../src/circuit-ablator";
 import clamp from "../src/neuron-clamp";
 import { FakeAblator, type FakeAblatorOptions } from "./fake-ablator";
 import { FakeInspector, type FakeInspectorOptions } from "./fake-inspector";
 import { FakeKernel, FakeModel, type FakeOptions } from "./fake-kernel";
+import { FakeMaximizer, type FakeMaximizerOptions } from "./fake-maximizer";
 
 export interface Mounted {
   model: FakeModel;
@@ -29,6 +32,7 @@ interface HowShown {
 export interface MountOptions extends FakeOptions, HowShown {}
 export interface InspectorOptions extends FakeInspectorOptions, HowShown {}
 export interface AblatorOptions extends FakeAblatorOptions, HowShown {}
+export interface MaximizerOptions extends FakeMaximizerOptions, HowShown {}
 
 export async function mount(options: MountOptions = {}): Promise<Mounted> {
   const model = new FakeModel(options.saved ? {} : { live: true });
@@ -58,7 +62,22 @@ export async function mountAblator(
   return mounted;
 }
 
-function start(view: typeof clamp, model: FakeModel, kernel: FakeKernel, options: HowShown) {
+export async function mountMaximizer(
+  options: MaximizerOptions = {},
+): Promise<Omit<Mounted, "kernel"> & { kernel: FakeMaximizer }> {
+  const model = new FakeModel(options.saved ? {} : { live: true });
+  const kernel = new FakeMaximizer(model, options);
+  const mounted = { model, kernel, ...start(maximizer, model, kernel, options) };
+  if (!options.silent) await until(() => !one(mounted.root, ".pc-body").hidden);
+  return mounted;
+}
+
+function start(
+  view: typeof clamp,
+  model: FakeModel,
+  kernel: FakeKernel | FakeMaximizer,
+  options: HowShown,
+) {
   theme(options.dark ?? false);
   if (options.saved) model.traits.snapshot = structuredClone(kernel.snapshot());
   if (options.saved || options.silent) model.onSend = () => undefined;

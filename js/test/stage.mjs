@@ -17,6 +17,7 @@ await build({
     clamp: join(here, "../src/neuron-clamp.css"),
     inspector: join(here, "../src/attention-inspector.css"),
     ablator: join(here, "../src/circuit-ablator.css"),
+    maximizer: join(here, "../src/activation-maximizer.css"),
   },
   outdir: site,
   bundle: true,
@@ -25,7 +26,7 @@ await build({
 });
 // What JupyterLab's two default themes say, as far as the view reads it.
 const page = `<!doctype html><html lang="en"><meta charset="utf-8"><title>stage</title>
-<link rel="stylesheet" href="inspector.css"><link rel="stylesheet" href="ablator.css"><link rel="stylesheet" href="clamp.css"><style>
+<link rel="stylesheet" href="inspector.css"><link rel="stylesheet" href="ablator.css"><link rel="stylesheet" href="maximizer.css"><link rel="stylesheet" href="clamp.css"><style>
 body { margin: 12px; --jp-ui-font-family: system-ui, sans-serif; --jp-code-font-family: Menlo, "DejaVu Sans Mono", monospace;
  --jp-layout-color0:#fff; --jp-layout-color1:#fff; --jp-layout-color2:#eee; --jp-ui-font-color0:rgba(0,0,0,1);
  --jp-border-color2:#e0e0e0; --jp-brand-color1:#1976d2; background:#fff }
@@ -174,6 +175,45 @@ Object.assign(scenes, {
   "ca-large": {
     width: 1600,
     query: "scene=tiny",
+    act: (view) => view.getByRole("button", { name: "Large type" }).click(),
+  },
+});
+const tab = (name) => (view) => view.getByRole("tab", { name: new RegExp(`^${name}`) }).click();
+Object.assign(scenes, {
+  "am-wide": { width: 1300, query: "scene=picture" },
+  "am-dark": { width: 1300, query: "scene=picture&dark", act: tab("does it matter") },
+  "am-widest": { width: 1500, query: "scene=facets" },
+  "am-medium": { width: 900, query: "scene=picture", act: tab("examples") },
+  "am-medium-dark": { width: 900, query: "scene=facets&dark" },
+  "am-narrow": { width: 480, query: "scene=facets" },
+  "am-narrow-dark": { width: 480, query: "scene=prompts&dark" },
+  "am-fresh": { width: 1300, query: "scene=fresh" },
+  "am-prompts": { width: 1300, query: "scene=prompts" },
+  "am-prompts-dark": { width: 1500, query: "scene=prompts&dark" },
+  "am-prompts-examples": { width: 900, query: "scene=prompts", act: tab("examples") },
+  "am-unasked": { width: 1300, query: "scene=unasked" },
+  "am-saved": { width: 1300, query: "scene=facets&saved" },
+  "am-stimuli": { width: 1300, query: "scene=picture", act: tab("discriminative") },
+  "am-curve": { width: 1300, query: "scene=curve", act: tab("examples") },
+  "am-raster": { width: 1300, query: "scene=raster&dark", act: tab("discriminative") },
+  "am-digits": { width: 1100, query: "scene=digits" },
+  "am-function": { width: 1100, query: "scene=function" },
+  "am-running": {
+    width: 1300,
+    query: "scene=running",
+    async act(view) {
+      await view.getByRole("button", { name: "options" }).click();
+      await view.getByRole("button", { name: "+ term" }).click();
+      await view.getByRole("combobox", { name: "Unit 2" }).fill("_blocks.9:c9999");
+      await view.keyboard.press("Enter");
+      await view.waitForTimeout(200);
+      await view.getByRole("combobox", { name: "Unit 2" }).fill("_fc:c2");
+      await view.waitForTimeout(300);
+    },
+  },
+  "am-large": {
+    width: 1500,
+    query: "scene=picture",
     act: (view) => view.getByRole("button", { name: "Large type" }).click(),
   },
 });

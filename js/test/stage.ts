@@ -1,10 +1,12 @@
 // The views on a page with their fake kernels, to look at while designing: `node js/test/stage.mjs`.
+import maximizer from "../src/activation-maximizer";
 import inspector from "../src/attention-inspector";
 import ablator from "../src/circuit-ablator";
 import clamp from "../src/neuron-clamp";
 import { FakeAblator, type FakeAblatorOptions } from "./fake-ablator";
 import { FakeInspector, type FakeInspectorOptions, REPEATED, tokensOf } from "./fake-inspector";
 import { FakeKernel, FakeModel, type FakeOptions, row } from "./fake-kernel";
+import { FakeMaximizer, type FakeMaximizerOptions } from "./fake-maximizer";
 
 const clamps: Record<string, FakeOptions> = {
   stack: {
@@ -142,6 +144,33 @@ const ablators: Record<string, FakeAblatorOptions> = {
   tiny: { layers: 2, heads: 4, mlp: false, found: true, curved: true, patched: true, size: 12 },
 };
 
+const EVERYTHING = {
+  climbed: true,
+  measured: true,
+  own: true,
+  mattered: true,
+  discriminated: true,
+};
+const maximizers: Record<string, FakeMaximizerOptions> = {
+  picture: { ...EVERYTHING, side: 128 },
+  facets: { ...EVERYTHING, climbed: false, facets: 4, side: 96 },
+  fresh: { side: 128 },
+  prompts: { ...EVERYTHING, climbed: false, family: "prompt", dreamed: true },
+  unasked: { family: "prompt" },
+  curve: { ...EVERYTHING, family: "curve" },
+  raster: { ...EVERYTHING, family: "raster" },
+  digits: { ...EVERYTHING, side: 16, channels: 1 },
+  running: { side: 128, measured: true, pace: 40 },
+  function: {
+    ...EVERYTHING,
+    state: {
+      fixed: "It is a Python function; make another ActivationMaximizer for another one.",
+      terms: [],
+      objective: "contrast(values)",
+    },
+  },
+};
+
 const wanted = new URLSearchParams(location.search);
 const scene = wanted.get("scene") ?? "stack";
 const saved = wanted.has("saved");
@@ -151,7 +180,9 @@ const kernel =
     ? new FakeInspector(model, inspectors[scene])
     : scene in ablators
       ? new FakeAblator(model, ablators[scene])
-      : new FakeKernel(model, clamps[scene] ?? {});
+      : scene in maximizers
+        ? new FakeMaximizer(model, maximizers[scene])
+        : new FakeKernel(model, clamps[scene] ?? {});
 if (saved) {
   model.traits.snapshot = JSON.parse(JSON.stringify(kernel.snapshot()));
   model.onSend = () => undefined;
@@ -160,7 +191,13 @@ Object.assign(globalThis, { kernel, model });
 if (wanted.has("dark")) document.body.dataset.jpThemeLight = "false";
 else document.body.dataset.jpThemeLight = "true";
 const view =
-  kernel instanceof FakeInspector ? inspector : kernel instanceof FakeAblator ? ablator : clamp;
+  kernel instanceof FakeInspector
+    ? inspector
+    : kernel instanceof FakeAblator
+      ? ablator
+      : kernel instanceof FakeMaximizer
+        ? maximizer
+        : clamp;
 view.render({
   model: model as never,
   el: document.getElementById("view") as HTMLElement,

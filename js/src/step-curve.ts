@@ -1,0 +1,181 @@
+// The objective by step, with a slider over it: what is drawn at x is what there is with the handle
+// at x. Ticks below are the frames that are kept; older ones are thinned, and that shows.
+import { onResize, surface } from "./canvas";
+import { css, LIGHT, type Theme } from "./colour";
+import { lineColours } from "./curve";
+import { h, set } from "./dom";
+import { short } from "./format";
+import { mix } from "./heat-bar";
+import { type Curve, nearest, valueAt } from "./maximizer-picture";
+
+export interface StepsPicture {
+  curve: Curve;
+  /** How many steps there will be: the axis ends at the last of them, counted from 0. */
+  total: number;
+  /** Steps whose frames can be had, growing. */
+  steps: readonly number[];
+  /** The step whose frame is shown. */
+  step: number | null;
+}
+
+export interface StepCurve {
+  element: HTMLElement;
+  update(picture: StepsPicture): void;
+  paint(theme: Theme): void;
+}
+
+const HALF = 7; // of the handle, at the normal type size
+
+export function stepCurve(
+  signal: AbortSignal,
+  /** Null: the newest, whichever that is. */
+  scrub: (step: number | null) => void,
+): StepCurve {
+  const canvas = h("canvas", { class: "pc-step-curve", "aria-hidden": "true" });
+  const slider = h("input", {
+    type: "range",
+    class: "pc-slider pc-step-slider",
+    min: 0,
+    max: 1,
+    step: 1,
+    value: 0,
+    "aria-label": "Step whose picture is shown",
+  });
+  const element = h("div", { class: "pc-steps" }, canvas, slider);
+  let picture: StepsPicture = {
+    curve: { stride: 1, values: [] },
+    total: 1,
+    steps: [],
+    step: null,
+  };
+  let theme = LIGHT;
+
+  const draw = () => {
+    const on = surface(canvas);
+    if (on === null) return;
+    const { pen, width, height, unit } = on;
+    const { curve, steps, step } = picture;
+    const inset = HALF * unit;
+    const bottom = height - 7 * unit;
+    const top = 3 * unit;
+    const last = Math.max(1, picture.total - 1);
+    const x = (at: number) => inset + (at / last) * (width - 2 * inset);
+    const known = curve.values.filter(Number.isFinite);
+    let low = Math.min(0, ...extent(known));
+    let high = Math.max(0, ...extent(known));
+    if (high - low < 1e-9) [low, high] = [low - 0.5, high + 0.5];
+    const y = (value: number) => bottom - ((value - low) / (high - low)) * (bottom - top);
+    const ink = (share: number) => css(mix(theme.background, theme.ink, share));
+    pen.lineWidth = 1;
+    pen.strokeStyle = ink(0.3);
+    pen.beginPath();
+    pen.moveTo(inset, Math.round(y(0)) + 0.5);
+    pen.lineTo(width - inset, Math.round(y(0)) + 0.5);
+    pen.stroke();
+    pen.strokeStyle = ink(0.55);
+    pen.beginPath();
+    for (const each of steps) {
+      pen.moveTo(Math.round(x(each)) + 0.5, bottom + 2 * unit);
+      pen.lineTo(Math.round(x(each)) + 0.5, height - 1);
+    }
+    pen.stroke();
+    pen.strokeStyle = css(lineColours(theme).logprob);
+    pen.lineWidth = 1.5 * unit;
+    pen.lineJoin = "round";
+    pen.beginPath();
+    let begun = false;
+    // No finer than pixels: a hundred thousand steps are drawn in no more points.
+    const every = Math.max(1, Math.floor(curve.values.length / (2 * width)));
+    for (let i = 0; i < curve.values.length; i += every) {
+      const value = curve.values[i] as number;
+      if (!Number.isFinite(value)) continue;
+      const at = x(i * curve.stride);
+      if (begun) pen.lineTo(at, y(value));
+      else pen.moveTo(at, y(value));
+      begun = true;
+    }
+    pen.stroke();
+    if (step !== null && curve.values.length > 0) {
+      pen.strokeStyle = css(theme.ink);
+      pen.lineWidth = 1;
+      pen.beginPath();
+      pen.moveTo(Math.round(x(step)) + 0.5, 0);
+      pen.lineTo(Math.round(x(step)) + 0.5, height);
+      pen.stroke();
+    }
+    if (known.length === 0) return;
+    pen.font = `${10 * unit}px ${getComputedStyle(canvas).fontFamily}`;
+    pen.textBaseline = "top";
+    pen.fillStyle = ink(0.7);
+    const label = short(high > 0 ? high : low);
+    // Where the line is not: it begins low and ends high.
+    pen.fillText(label, inset + 2 * unit, 0);
+  };
+
+  const go = (step: number) => {
+    const last = picture.steps.at(-1);
+    const at = nearest(picture.steps, step);
+    if (at === null) return;
+    scrub(at === last ? null : at);
+  };
+  slider.addEventListener("input", () => go(Number(slider.value)), { signal });
+  slider.addEventListener(
+    "keydown",
+    (event) => {
+      const { steps, step } = picture;
+      const at = step === null ? steps.length - 1 : steps.indexOf(step);
+      const to = {
+        ArrowLeft: at - 1,
+        ArrowDown: at - 1,
+        ArrowRight: at + 1,
+        ArrowUp: at + 1,
+        PageDown: at - 10,
+        PageUp: at + 10,
+        Home: 0,
+        End: steps.length - 1,
+      }[event.key];
+      if (to === undefined || steps.length === 0) return;
+      event.preventDefault();
+      event.stopPropagation();
+      go(steps[Math.min(steps.length - 1, Math.max(0, to))] as number);
+    },
+    { signal },
+  );
+  onResize(canvas, draw, signal);
+
+  return {
+    element,
+    update(next) {
+      picture = next;
+      set(element, { "data-empty": next.steps.length === 0 });
+      set(slider, { max: Math.max(1, next.total - 1) });
+      const off = next.steps.length < 2;
+      if (slider.disabled !== off) slider.disabled = off;
+      const step = next.step ?? 0;
+      if (Number(slider.value) !== step) slider.value = String(step);
+      const value = valueAt(next.curve, step);
+      set(slider, {
+        "aria-valuetext": `step ${step} of ${next.total}${
+          Number.isFinite(value) ? `, activation ${short(value)}` : ""
+        }`,
+      });
+      draw();
+    },
+    paint(next) {
+      theme = next;
+      draw();
+    },
+  };
+}
+
+/** The smallest and the largest; a long list as arguments would be too many. */
+function extent(values: readonly number[]): number[] {
+  if (values.length === 0) return [];
+  let low = Number.POSITIVE_INFINITY;
+  let high = Number.NEGATIVE_INFINITY;
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return [low, high];
+}
