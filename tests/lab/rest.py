@@ -17,6 +17,7 @@ from patchclamp.views.view import View
 
 if TYPE_CHECKING:
     from patchclamp.engine.queue import Queue
+    from patchclamp.views.pace import Settled
 
 
 def at_rest() -> bool:
@@ -42,6 +43,6 @@ def _timers() -> list[threading.Timer]:
     return [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
 
 
-def _says_something(timer: threading.Timer, saving: set[object]) -> bool:
+def _says_something(timer: threading.Timer, saving: set[Settled]) -> bool:
     ours = timer.name == "patchclamp view"
     return ours and getattr(timer.function, "__self__", None) not in saving
