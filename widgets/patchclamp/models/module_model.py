@@ -61,6 +61,14 @@ class ModuleModel:
     ) -> None:
         _check_types(module, stimulus)
         self.module = module
+        self._weight = next(
+            (
+                (weight.table, weight.name)
+                for weight in (*weights_of(module), *buffers_of(module))
+                if weight.tensor.is_floating_point()
+            ),
+            None,
+        )
         self.stimulus = stimulus
         self.name = name or type(module).__name__
         self.source = source
@@ -96,14 +104,21 @@ class ModuleModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        first = next(self.module.parameters(), None)
+        first = self._a_weight()
         return torch.device("cpu") if first is None else first.device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the weights are stored as."""
-        first = next((p for p in self.module.parameters() if p.is_floating_point()), None)
+        first = self._a_weight()
         return torch.float32 if first is None else first.dtype
+
+    def _a_weight(self) -> Tensor | None:
+        # Walking the module tree for it at every run would cost more than all else here.
+        if self._weight is None:
+            return None
+        table, name = self._weight
+        return table.get(name)
 
     def prepare(self, stimuli: Tensor) -> Tensor:
         """Return what the module is given: on its device, in its type, normalised.
