@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .corpora.english import texts
+    from .corpora.sample_pictures import pictures
     from .errors import PatchclampError
     from .interventions import Ablate, Add, Clamp, Cut, Intervention, Knockout, Patch, Scale
     from .methods.objective import Objective, objective
@@ -60,12 +61,14 @@ __all__ = [
     "__version__",
     "load",
     "objective",
+    "pictures",
     "prompt_set",
     "texts",
 ]
 
 _HOME = {
     "texts": ".corpora.english",
+    "pictures": ".corpora.sample_pictures",
     "PatchclampError": ".errors",
     "Ablate": ".interventions",
     "Add": ".interventions",

@@ -7,19 +7,21 @@ the session, and what a page that comes late, or a saved one, is given.
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from patchclamp.errors import InputError
 
 from . import messages as say
 from . import rows
 from .climb_view import ClimbView, Track, curve_message
-from .dream_view import DreamView
+from .example_view import ExampleView
 from .messages import Body
 from .stimulus_pictures import compressed
 
 _KEPT_FRAMES = 24  # of a saved page, of each track
 
 
-class ActivationMaximizer(ClimbView, DreamView, bundle="activation-maximizer"):
+class ActivationMaximizer(ClimbView, ExampleView, bundle="activation-maximizer"):
     """What drives a unit of any model: stimuli or prompts, optimised while the view shows them.
 
     Args:
@@ -31,6 +33,8 @@ class ActivationMaximizer(ClimbView, DreamView, bundle="activation-maximizer"):
         how: which number of a unit that has many: ``"channel"`` (its mean over space),
             ``"centre"``, ``"peak"``, or of a language model ``"last"``.
         paths: what a function of activations reads.
+        corpus: what examples are taken from: texts, or stimuli in the declared range (a tensor, a
+            list, or by name); by default what comes with the package, where that suits the model.
         prompt: what the session of a language model begins with, where it is made here.
         seed: of whatever is drawn; the same seed gives the same picture on the same machine.
         budget: bytes that the kept frames of an optimisation may take.
@@ -89,7 +93,14 @@ class ActivationMaximizer(ClimbView, DreamView, bundle="activation-maximizer"):
     # --- gestures from the page -------------------------------------------------------------------
 
     def _on_load(self, message: say.Load) -> Body:
-        with rows.about("candidate" if message.candidate is not None else "track"):
+        named = [
+            name
+            for name in ("candidate", "track", "example", "stimulus")
+            if getattr(message, name) is not None
+        ]
+        with rows.about(named[0] if named else "candidate"):
+            if len(named) == 1 and message.example is not None:
+                return say.LoadBody(input=self._load_example(*message.example))
             loaded = self.load(message.candidate, track=message.track, step=message.step)
         return say.LoadBody(input=loaded)
 
@@ -104,8 +115,8 @@ class ActivationMaximizer(ClimbView, DreamView, bundle="activation-maximizer"):
             curves=[curve_message(track) for track in tracks],
             frames=[self._frame(track) for track in tracks if track.curve.steps],
             front=self._front_message(),
-            examples=None,
-            own=None,
+            examples=self._examples_message(),
+            own=self._own_message(),
             matter=None,
             discrimination=None,
         )
@@ -113,11 +124,9 @@ class ActivationMaximizer(ClimbView, DreamView, bundle="activation-maximizer"):
     def _to_save(self) -> say.MaximizerBody:
         """The same for a saved page: pictures as files, and kept frames to scrub through."""
         found = self._everything()
-        frames = [frame for track in self._tracks.values() for frame in self._kept_frames(track)]
-        small = [
-            frame.model_copy(update={"picture": compressed(frame.picture)}) for frame in frames
-        ]
-        return found.model_copy(update={"frames": small})
+        kept = [frame for track in self._tracks.values() for frame in self._kept_frames(track)]
+        smaller: say.MaximizerBody = _smaller(found.model_copy(update={"frames": kept}))
+        return smaller
 
     def _cuts(self, hello: say.MaximizerBody) -> list[tuple[str, dict[str, Any]]]:
         last = {frame.track: frame for frame in hello.frames}
@@ -141,3 +150,16 @@ class ActivationMaximizer(ClimbView, DreamView, bundle="activation-maximizer"):
         count = min(_KEPT_FRAMES, len(steps))
         chosen = sorted({steps[(len(steps) - 1) * n // max(1, count - 1)] for n in range(count)})
         return [self._frame(track, step) for step in chosen]
+
+
+def _smaller(value: Any) -> Any:
+    """The same with every picture in it compressed."""
+    if isinstance(value, say.Picture):
+        return compressed(value)
+    if isinstance(value, BaseModel):
+        names = type(value).model_fields
+        changed = {name: _smaller(getattr(value, name)) for name in names}
+        return value.model_copy(update=changed)
+    if isinstance(value, list):
+        return [_smaller(each) for each in value]
+    return value

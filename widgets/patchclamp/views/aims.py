@@ -189,7 +189,9 @@ def complete_units(model: "ModuleModel", prefix: str) -> list[tuple[str, str]]:
             if len(found) == COMPLETIONS:
                 return found
         return found
-    found += [(f"{each}:c0", "") for each in anatomy.parts if each.startswith(text)]
+    begun = [each for each in anatomy.parts if each.startswith(text)]
+    # A block before what it is made of.
+    found += [(f"{each}:c0", "") for each in sorted(begun, key=lambda path: path.count("."))]
     wanted = text.casefold()
     if len(wanted) > 1:
         named_like = [

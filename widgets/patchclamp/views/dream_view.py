@@ -90,6 +90,7 @@ class DreamView(AimView):
         self._keys: dict[tuple[str, tuple[int, ...]], int] = {}
         self._next_candidate = itertools.count(1)
         self._shaded: dict[tuple[str, tuple[int, ...]], torch.Tensor] = {}
+        self._beside: dict[Literal["corpus", "own"], tuple[Objective, list[Candidate]]] = {}
         super().__init__(*args, **options)
 
     # --- the same gestures, from Python -----------------------------------------------------------
@@ -158,16 +159,15 @@ class DreamView(AimView):
         columns = ["candidate", "method", "text", "activation", "cross_entropy", "front", "ids"]
         lines = [
             [
-                self._key_of(search.method, each),
-                search.method,
-                self._text_of(each),
+                self._key_of(kind, each),
+                kind,
+                self._joined(each.ids),
                 each.activation,
                 each.cross_entropy,
                 on_front,
                 each.ids,
             ]
-            for search in self._searches.values()
-            for each, on_front in _listed(search)
+            for kind, each, on_front in self._all_candidates()
         ]
         found = pd.DataFrame(lines, columns=columns)
         return found.sort_values(["method", "activation"], ascending=[True, False]).reset_index(
@@ -327,8 +327,11 @@ class DreamView(AimView):
         Raises:
             InputError: when there is none of that key.
         """
+        return self._load_ids(self._ids_of(key))
+
+    def _load_ids(self, ids: Sequence[int]) -> str:
+        """Put a prompt into the session: as text where its text is read as just these tokens."""
         session = self._language_session()
-        ids = self._ids_of(key)
         text = None if session.chat else as_text(session.model, ids)
         session.set_input(torch.tensor(ids) if text is None else text)
         return session.text if session.text is not None else self._joined(ids)
@@ -363,48 +366,57 @@ class DreamView(AimView):
             self._push("front", say.FrontUpdate(front=self._front_message()))
 
     def _front_message(self) -> say.Front | None:
-        last = self._last_search
-        if last is None:
+        last, found = self._last_search, self._all_candidates()
+        if last is None and not found:
             return None
-        generation = last.generation
-        front = None if generation is None else generation.front
+        front = None if last is None or last.generation is None else last.generation.front
         return say.Front(
-            objective=last.objective.text,
-            candidates=[
-                self._candidate(search.method, each, on_front)
-                for search in list(self._searches.values())
-                for each, on_front in _listed(search)
-            ],
-            method=last.method,
-            status=last.status,
+            objective=self._aim.text if last is None else last.objective.text,
+            candidates=[self._candidate(*each) for each in found],
+            method=None if last is None else last.method,
+            status="done" if last is None else last.status,
             iteration=0 if front is None else front.iteration,
-            iterations=last.iterations,
+            iterations=0 if last is None else last.iterations,
             tried=0 if front is None else front.tokens_tried,
             seconds=0.0 if front is None else front.seconds,
-            note=last.note,
+            note="" if last is None else last.note,
         )
+
+    def _all_candidates(self) -> "list[tuple[say.CandidateKind, Candidate, bool]]":
+        """Every prompt that is known, by which way, and whether it is on that way's front."""
+        found: list[tuple[say.CandidateKind, Candidate, bool]] = [
+            (search.method, each, on_front)
+            for search in list(self._searches.values())
+            for each, on_front in _listed(search)
+        ]
+        last = self._last_search
+        target = self._aim.objective if last is None else last.objective
+        for kind, (objective, beside) in list(self._beside.items()):
+            if objective == target:  # of another unit it is on another axis
+                found += [(kind, each, True) for each in beside]
+        return found
 
     def _candidate(
         self,
-        method: Method,
+        kind: say.CandidateKind,
         each: "Candidate",
         on_front: bool,  # noqa: FBT001
     ) -> say.Candidate:
         model = self._language_session().model
-        shaded = self._shaded.get((method, each.ids))
+        shaded = self._shaded.get((kind, each.ids))
         return say.Candidate(
-            key=self._key_of(method, each),
-            kind=method,
+            key=self._key_of(kind, each),
+            kind=kind,
             tokens=[say.TokenName(id=i, text=model.token_text(i)) for i in self._bare(each.ids)],
-            text=self._text_of(each),
+            text=self._joined(each.ids),
             activation=each.activation,
             cross_entropy=each.cross_entropy if math.isfinite(each.cross_entropy) else None,
             activations=None if shaded is None else shaded.numpy(),
             front=on_front,
         )
 
-    def _key_of(self, method: str, each: "Candidate") -> int:
-        name = (method, each.ids)
+    def _key_of(self, kind: str, each: "Candidate") -> int:
+        name = (kind, each.ids)
         if name not in self._keys:
             self._keys[name] = next(self._next_candidate)
         return self._keys[name]
@@ -413,9 +425,6 @@ class DreamView(AimView):
         """The ids without a beginning-of-sequence token."""
         model = self._language_session().model
         return ids[1:] if model.bos_id is not None and ids[:1] == (model.bos_id,) else ids
-
-    def _text_of(self, each: "Candidate") -> str:
-        return self._joined(each.ids)
 
     def _joined(self, ids: Sequence[int]) -> str:
         model = self._language_session().model

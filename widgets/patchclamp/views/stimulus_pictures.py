@@ -13,8 +13,6 @@ import numpy as np
 from . import messages as say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -93,34 +91,26 @@ def compressed(given: say.Picture) -> say.Picture:
     return given.model_copy(update={"coding": "jpeg", "pixels": data})
 
 
-def read_image(data: bytes, shape: "Sequence[int]", low: float, high: float) -> "Tensor":
-    """An image file as a stimulus: cut to the wanted proportions around its middle, and resized.
+def read_image(data: bytes, stimulus: "Stimulus") -> "Tensor":
+    """An image file as a stimulus of the declared size and range.
 
     Args:
-        data: a PNG, JPEG or WebP file.
-        shape: channels (1 or 3), height and width that are wanted.
-        low: what black becomes.
-        high: what white becomes.
+        data: the bytes of a PNG, JPEG or WebP file; its middle is taken.
+        stimulus: an image's.
 
     Raises:
         InputError: when it is no image.
     """
-    import torch
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from torch.nn.functional import interpolate
 
-    from patchclamp.errors import InputError
+    from patchclamp.corpora.sample_pictures import read_picture
 
-    channels, height, width = shape
-    try:
-        with Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as opened:
-            flat = opened.convert("L" if channels == 1 else "RGB")
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        msg = "This file is no image that can be read; PNG, JPEG and WebP can."
-        raise InputError(msg) from error
-    fitted = ImageOps.fit(flat, (width, height), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(fitted, dtype=np.uint8)).float() / 255
-    pixels = pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
-    return low + (high - low) * pixels
+    channels, height, width = stimulus.example_shape()
+    square = read_picture(data, max(height, width), channels=channels)
+    if height != width:
+        square = interpolate(square[None], (height, width), mode="area")[0]
+    low, high = (stimulus.low, stimulus.high) if stimulus.bounded else (0.0, 1.0)
+    return low + (high - low) * square
 
 
 def read_numbers(text: str) -> "Tensor":
