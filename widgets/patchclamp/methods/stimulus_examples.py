@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
+from patchclamp.corpora.sample_pictures import Pictures
 from patchclamp.errors import InputError
 from patchclamp.methods.example_groups import Scan, Survey, finite
 from patchclamp.methods.receptive_field import ReceptiveField, receptive_field
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from patchclamp.models.module_model import ModuleModel
 
     ShouldStop = Callable[[], bool]
-    Stimuli: TypeAlias = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+    Stimuli: TypeAlias = Tensor | Sequence[Tensor] | Mapping[str, Tensor] | Pictures
 
 _AT_ONCE = 2**20  # numbers of stimuli that are run at once: about 7 pictures of 224 x 224
 _WIDE = 16  # times as many on a device that takes them side by side
@@ -85,8 +86,8 @@ def stimulus_examples(
     Args:
         engine: the model's.
         objective: the unit, one number a stimulus as it says.
-        stimuli: Float[stimulus, *shape], or some Float[*shape], perhaps with names, in the declared
-            range; free dimensions may differ.
+        stimuli: Float[stimulus, *shape], or some Float[*shape], perhaps with names (the shipped
+            pictures, say), in the declared range; free dimensions may differ.
         survey: how, and what is shown.
         should_stop: asked before every module.
 
@@ -165,7 +166,9 @@ def stimuli_of(model: ModuleModel, stimuli: Stimuli) -> list[tuple[str, Tensor]]
     Raises:
         InputError: when there is none, or the model does not take one of them.
     """
-    if isinstance(stimuli, Mapping):
+    if isinstance(stimuli, Pictures):
+        named = list(zip(stimuli.names, stimuli.stimuli, strict=True))
+    elif isinstance(stimuli, Mapping):
         named = list(stimuli.items())
     else:
         named = [("", stimulus) for stimulus in stimuli]
