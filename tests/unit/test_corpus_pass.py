@@ -10,38 +10,20 @@ import torch
 from patchclamp.engine.engine import Engine
 from patchclamp.errors import InputError, Stopped
 from patchclamp.methods.corpus_pass import Collected, Reader, Windows, cut
-from patchclamp.models.language_model import LanguageModel
 from patchclamp.sites import Site
-from tests.unit import tiny
+from tests.unit.words import TEXTS, ids_of, reader
 
 T = TypeVar("T")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TEXTS = [
-    " ".join(f"w{(7 * text + 3 * word + word * word) % 50}" for word in range(3 + 11 * text % 37))
-    for text in range(14)
-]
-
-
-class Words:
-    """A tokenizer of words w0 to w49; the first three ids are special."""
-
-    bos_token_id = 1
-    eos_token_id = 2
-    name_or_path = ""
-
-    def __call__(self, text: str, **_options: object) -> Any:
-        ids = [3 + int(word[1:]) for word in text.split()]
-        return type("Tokens", (), {"input_ids": ids})()
+    from patchclamp.models.language_model import LanguageModel
 
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
-    made = LanguageModel(tiny.hugging_face("llama"), None, name="words")
-    made.tokenizer = Words()
-    return made
+    return reader()
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +33,7 @@ def naive(model: LanguageModel) -> dict[int, torch.Tensor]:
     hooks = {layer: model.anatomy.hook(Site("neuron", layer, 0, "post")) for layer in range(4)}
     found: dict[int, list[torch.Tensor]] = {layer: [] for layer in hooks}
     for text in TEXTS:
-        ids = [3 + int(word[1:]) for word in text.split()]
+        ids = ids_of(text)
         for start in range(0, len(ids), 9):
             rows = torch.tensor([[1, *ids[start : start + 9]]])
             with torch.no_grad():
@@ -127,8 +109,7 @@ def test_shards_batches_and_merging_change_nothing(model: LanguageModel) -> None
 
 def test_a_place_leads_back_to_its_token(model: LanguageModel) -> None:
     corpus = windows(model)
-    words = [3 + int(word[1:]) for text in TEXTS for word in text.split()]
-    for place, token in enumerate(words):
+    for place, token in enumerate(ids_of(" ".join(TEXTS))):
         window, inside = corpus.at(place)
         assert window.ids[inside] == token
 

@@ -30,6 +30,7 @@ FLOORS = {
     "history": 5,
     "session": 6,
     "module_session": 6,
+    "atlas": 6,
     "code": 6,
     "views": 7,
     "cli": 8,

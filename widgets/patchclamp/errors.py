@@ -31,3 +31,7 @@ class BudgetError(PatchclampError):
 
 class Stopped(PatchclampError):  # noqa: N818 (being stopped is an outcome, not a mistake)
     """A run that was told to stop and did; the model is as it was before."""
+
+
+class AtlasError(PatchclampError):
+    """An atlas is missing, damaged, of something else, or cannot be written or asked that."""

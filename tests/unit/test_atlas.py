@@ -1,0 +1,289 @@
+"""An atlas holds what its parts give, goes on where it was cut off, and is never mixed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from patchclamp.atlas import tables
+from patchclamp.atlas.atlas import Atlas
+from patchclamp.atlas.build import CHECKPOINT, Progress, Reading, build, plan_of
+from patchclamp.atlas.manifest import Manifest, weights_digest
+from patchclamp.engine.engine import Engine
+from patchclamp.errors import AddressError, AtlasError, InputError, Stopped
+from patchclamp.methods.corpus_pass import cut
+from patchclamp.methods.decoded_weights import Decoder
+from tests.unit.words import TEXTS, ids_of, reader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from patchclamp.engine.queue import Task
+    from patchclamp.models.language_model import LanguageModel
+
+READING = Reading(name="words", context=10, shard_tokens=40)
+LABELS = ["even" if text % 2 == 0 else "odd" for text in range(len(TEXTS))]
+UNITS = 4 * 48
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    made = reader()
+    with torch.no_grad():  # L2.N5 writes what reads w20
+        unembed = made.bridge.unembed.original_component.weight
+        made.bridge.blocks[2].mlp.out.original_component.weight[:, 5] = unembed[23]
+    return made
+
+
+@pytest.fixture(scope="module")
+def atlas(model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+    folder = tmp_path_factory.mktemp("atlas") / "words"
+    return Atlas.build(model, TEXTS, folder, labels=LABELS, reading=READING)
+
+
+def test_a_row_holds_what_the_parts_give(atlas: Atlas, model: LanguageModel) -> None:
+    assert len(atlas.neurons) == UNITS
+    decoded = list(Decoder(model).decode("down"))[-1]
+    np.testing.assert_allclose(atlas.neurons["down_score"], decoded.score, rtol=1e-5)
+    row = atlas.row("L2.N5")
+    assert [row["down_token"]] == [" w20"]
+    assert atlas.neurons["address"][int(atlas.neurons["down_score"].argmax())] == "L2.N5"
+    largest = atlas.examples("L2.N5").query("group == 'top' and rank == 0").iloc[0]
+    assert float(largest["value"]) == pytest.approx(float(row["largest"]), rel=1e-5)
+    assert set(atlas.tables) == set(tables.TABLES)
+
+
+def test_an_example_is_shown_in_its_own_text(atlas: Atlas) -> None:
+    for example in atlas.examples("L1.N7").to_dict("records"):
+        words = TEXTS[example["document"]].split()
+        assert example["token"].strip() == words[example["position"]]
+        around = f"{example['before']}{example['token']}{example['after']}".split()
+        assert " ".join(around) in TEXTS[example["document"]]
+    groups = set(atlas.examples("L1.N7")["group"])
+    assert groups == {"top", *tables.GROUPS}
+
+
+def test_the_histogram_counts_every_token(atlas: Atlas) -> None:
+    histogram = atlas.histogram("L3.N1")
+    assert histogram["count"].sum() == sum(len(ids_of(text)) for text in TEXTS)
+    assert histogram["value"].is_monotonic_increasing
+
+
+def test_a_neuron_is_found_by_what_it_writes_whatever_the_case_and_once(atlas: Atlas) -> None:
+    for written in ("w20", " W20 "):
+        found = atlas.find(written)
+        assert found["address"][0] == "L2.N5"
+        assert found["address"].is_unique
+    assert atlas.find("no such word").empty
+
+
+def test_labels_are_told_apart_as_by_their_own_method(atlas: Atlas) -> None:
+    table = atlas.query("SELECT * FROM labels WHERE label = $label", label="odd")
+    assert len(table) == UNITS
+    assert table["texts"].unique().tolist() == [7]
+    assert table["average_precision"].between(0, 1).all()
+
+
+def test_the_same_again_is_the_same_atlas(
+    atlas: Atlas, model: LanguageModel, tmp_path: Path
+) -> None:
+    again = Atlas.build(model, TEXTS, tmp_path / "again", labels=LABELS, reading=READING)
+    for table in tables.TABLES:
+        one, other = (each.query(f"SELECT * FROM {table}") for each in (atlas, again))  # noqa: S608 (our own names)
+        assert one.equals(other), table
+
+
+def test_a_stopped_build_goes_on_and_ends_as_an_unbroken_one(
+    atlas: Atlas, model: LanguageModel, tmp_path: Path
+) -> None:
+    folder = tmp_path / "stopped"
+    told: list[Progress] = []
+    plan = plan_of(model, TEXTS, folder, labels=LABELS, reading=READING)
+    engine = Engine.of(model)
+    # A shard of 40 tokens is several batches; stop inside the third.
+    task: Task[None] = engine.queue.submit(
+        lambda _stop: build(engine, plan, lambda: bool(told) and told[-1].done > 100, told.append)
+    )
+    with pytest.raises(Stopped):
+        task.result()
+    with pytest.raises(AtlasError, match="not finished"):
+        Atlas(folder)
+    finished = read_shards(folder)
+    assert plan.windows is not None
+    assert 0 < len(finished) < len(plan.windows.shards)
+    ran: list[Progress] = []
+    resumed = Atlas.build(model, TEXTS, folder, labels=LABELS, reading=READING, tell=ran.append)
+    # Finished shards are not read again.
+    assert min(p.done for p in ran if p.what == "reading the corpus") > 40 * len(finished)
+    one, other = atlas.neurons, resumed.neurons
+    assert one.drop(columns="address").equals(other.drop(columns="address"))
+    assert not (folder / CHECKPOINT).exists()
+
+
+def read_shards(folder: Path) -> list[int]:
+    from safetensors.torch import load_file
+
+    return [int(number) for number in load_file(folder / CHECKPOINT)["shards"]]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.unit.words import TEXTS, reader
+from patchclamp.atlas.build import build, plan_of, Reading
+from patchclamp.engine.engine import Engine
+model = reader()
+plan = plan_of(model, TEXTS, sys.argv[1], decode=[],
+    reading=Reading(name="words", context=10, shard_tokens=40))
+def tell(progress):
+    if progress.done > 130:
+        os.kill(os.getpid(), signal.SIGKILL)
+engine = Engine.of(model)
+engine.queue.submit(lambda stop: build(engine, plan, stop, tell)).result()
+"""
+
+
+def test_a_killed_build_goes_on_without_reading_a_finished_shard_again(tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder)],
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert run.returncode == -signal.SIGKILL
+    finished = read_shards(folder)
+    assert finished
+    model = reader()
+    engine = Engine.of(model)
+    # Count what is really run: rows that enter the model's embedding.
+    rows = 0
+
+    def count(_module: object, given: tuple[torch.Tensor, ...]) -> None:
+        nonlocal rows
+        rows += len(given[0])
+
+    def watch(_stop: object) -> None:
+        root: Any = engine.passes.shells["plain"].root
+        root.get_input_embeddings().register_forward_pre_hook(count)
+
+    engine.queue.submit(watch).result()
+    resumed = Atlas.build(model, TEXTS, folder, decode=[], reading=READING)
+    windows = cut(model, TEXTS, context=10, shard_tokens=40)
+    assert rows == sum(
+        len(shard) for number, shard in enumerate(windows.shards) if number not in finished
+    )
+    whole = Atlas.build(reader(), TEXTS, tmp_path / "whole", decode=[], reading=READING)
+    assert whole.neurons.equals(resumed.neurons)
+
+
+def test_another_corpus_or_model_is_refused_and_nothing_is_lost(
+    atlas: Atlas, model: LanguageModel
+) -> None:
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in atlas.folder.iterdir())
+    with pytest.raises(AtlasError, match=r"corpus.*never mixed"):
+        Atlas.build(model, TEXTS[1:], atlas.folder, labels=LABELS[1:], reading=READING)
+    other = reader("gpt2")
+    with pytest.raises(AtlasError, match="weights"):
+        Atlas.build(other, TEXTS, atlas.folder, labels=LABELS, reading=READING)
+    with pytest.raises(AtlasError, match="other weights"):
+        Atlas(atlas.folder, other)
+    after = sorted((path.name, path.stat().st_mtime_ns) for path in atlas.folder.iterdir())
+    assert before == after
+    assert Atlas(atlas.folder, model).manifest == atlas.manifest
+
+
+def test_a_weight_that_was_trained_makes_another_model() -> None:
+    model = reader()
+    before = weights_digest(model)
+    with torch.no_grad():
+        model.bridge.blocks[0].mlp.out.original_component.weight[0, 0] += 1e-3
+    assert weights_digest(model) != before
+
+
+def test_a_full_disk_is_a_sentence_and_what_was_finished_stays(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, written = tmp_path / "full", tables.written
+    shards = 0
+
+    def fails(path: Path, write: object) -> None:
+        nonlocal shards
+        shards += path.name == CHECKPOINT
+        if shards == 3:
+
+            def full(_path: Path) -> None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            written(path, full)
+        written(path, write)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tables, "written", fails)
+    with pytest.raises(AtlasError, match=r"the disk is full.*it goes on"):
+        Atlas.build(model, TEXTS, folder, decode=[], reading=READING)
+    assert len(read_shards(folder)) == 2
+    assert not list(folder.glob("*.part"))
+    monkeypatch.setattr(tables, "written", written)
+    assert len(Atlas.build(model, TEXTS, folder, decode=[], reading=READING).neurons) == UNITS
+
+
+def test_only_weights_can_be_decoded(model: LanguageModel, tmp_path: Path) -> None:
+    found = Atlas.build(model, None, tmp_path / "weights", decode=["up"])
+    assert found.tables == ("neurons", "decoded")
+    assert "up_score" in found.neurons
+    with pytest.raises(AtlasError, match="no corpus was read"):
+        found.examples("L0.N0")
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        ("SELEC address FROM neurons", "syntax error"),
+        ("SELECT * FROM heads", "heads"),
+        ("SELECT speed FROM neurons", "speed"),
+    ],
+)
+def test_a_question_that_cannot_be_read_is_a_sentence(atlas: Atlas, ask: str, said: str) -> None:
+    with pytest.raises(AtlasError, match=said) as found:
+        atlas.query(ask)
+    assert "The tables are neurons, decoded" in str(found.value)
+
+
+def test_a_neuron_that_is_not_there_is_a_sentence(atlas: Atlas) -> None:
+    with pytest.raises(AddressError, match=r"L0.N0 to L3.N47"):
+        atlas.row("L9.N1")
+    with pytest.raises(AddressError, match="no neuron"):
+        atlas.row("L1.H2")
+
+
+def test_what_cannot_be_built_is_a_sentence(model: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a corpus, or a matrix"):
+        plan_of(model, None, tmp_path, decode=[])
+    with pytest.raises(InputError, match="one label"):
+        plan_of(model, TEXTS, tmp_path, labels=["a"])
+    with pytest.raises(InputError, match="there are none"):
+        plan_of(model, None, tmp_path, labels=["a"])
+    with pytest.raises(InputError, match="down, up, gate"):
+        plan_of(model, None, tmp_path, decode=["out"])  # type: ignore[list-item]
+    with pytest.raises(InputError, match='"local" or "ray"'):
+        plan_of(model, TEXTS, tmp_path, engine="spark")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_manifest_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(AtlasError, match="no atlas in"):
+        Manifest.read(tmp_path)
+    (tmp_path / "manifest.json").write_text("{", encoding="utf-8")
+    with pytest.raises(AtlasError, match="damaged"):
+        Manifest.read(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": 99}), encoding="utf-8")
+    with pytest.raises(AtlasError, match="format 99"):
+        Manifest.read(tmp_path)
