@@ -2124,9 +2124,14 @@ export interface Matters {
    */
   corpus_maximum: number | null;
   /**
-   * KL(as it is || unit ablated) of the output, nats.
+   * KL(as it is || unit ablated) of the output, nats, or what `measured` says.
    */
   kl: number;
+  /**
+   * What the numbers are, in words: a KL, or the relative change of an output that is no
+   * distribution.
+   */
+  measured: string;
   /**
    * At least five random units of the same layer, ablated alike.
    */

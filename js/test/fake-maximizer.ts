@@ -497,6 +497,7 @@ export class FakeMaximizer {
       activation: 9.8,
       corpus_maximum: 4.71,
       kl: 1.83,
+      measured: "KL(as it is || ablated) of the prediction, nats",
       controls: [31, 4, 88, 102, 57].map((index, i) => ({
         address: module ? `_blocks.9:c${index}` : `L12.N${index}`,
         kl: [0.021, 0.008, 0.11, 0.043, 0.017][i] as number,

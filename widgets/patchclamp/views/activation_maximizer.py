@@ -13,15 +13,15 @@ from patchclamp.errors import InputError
 
 from . import messages as say
 from . import rows
-from .climb_view import ClimbView, Track, curve_message
-from .example_view import ExampleView
+from .climb_view import Track, curve_message
+from .matter_view import MatterView
 from .messages import Body
 from .stimulus_pictures import compressed
 
 _KEPT_FRAMES = 24  # of a saved page, of each track
 
 
-class ActivationMaximizer(ClimbView, ExampleView, bundle="activation-maximizer"):
+class ActivationMaximizer(MatterView, bundle="activation-maximizer"):
     """What drives a unit of any model: stimuli or prompts, optimised while the view shows them.
 
     Args:
@@ -117,7 +117,7 @@ class ActivationMaximizer(ClimbView, ExampleView, bundle="activation-maximizer")
             front=self._front_message(),
             examples=self._examples_message(),
             own=self._own_message(),
-            matter=None,
+            matter=self._matter_message(),
             discrimination=None,
         )
 

@@ -4,11 +4,13 @@ The unit and the options are the session's (`Session.aim`), so that undo brings 
 with the input, and two views of one session aim at the same thing. Nothing is computed here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from patchclamp.errors import InputError, ModelError, Stopped
+from patchclamp.errors import InputError, ModelError, PatchclampError, Stopped
 from patchclamp.methods.epo import Evolution
 from patchclamp.methods.objective import How, Objective, objective
 from patchclamp.models.language_model import LanguageModel
@@ -174,6 +176,9 @@ class AimView(View):
         self._declare(replace(self._aim, drawing=drawing), gesture)
         if message.final:
             self._next_gesture()
+
+    def _on_pause(self, _message: say.Pause) -> None:
+        self.pause()
 
     def _on_complete(self, message: say.Complete) -> Body:
         found = self._completions(message.prefix)
@@ -346,23 +351,60 @@ class AimView(View):
             notes=self._notes(),
         )
 
+    def _say_interrupted(self) -> None:
+        """A cell that waited was interrupted: say what is left."""
+        self._say_error(
+            PatchclampError("It was interrupted; the best until then is kept and shown."),
+            self._session.revision,
+        )
+
+    def pause(self) -> None:
+        """Hold what is being optimised."""
+
     # --- work -------------------------------------------------------------------------------------
 
-    def _waiting(self, name: str, what: str, job: Callable[[ShouldStop], Any]) -> bool:
-        """Do long work in a cell that waits for it; whether it came to its end.
+    def _run(
+        self,
+        name: Hashable,
+        what: str,
+        job: Callable[[ShouldStop], Any],
+        ended: Callable[[PatchclampError | None], None],
+        *,
+        wait: bool,
+    ) -> None:
+        """Do long work, live, or in a cell that waits for it.
 
         A Stop, by the button or by an interrupt of the cell, keeps what there is.
+
+        Args:
+            name: what it is, among this view's jobs.
+            what: the same in words.
+            job: what is done.
+            ended: gets its error, being stopped included, or None; on the worker.
+            wait: until it has ended and `ended` was called.
+
+        Raises:
+            PatchclampError: where it is waited for, the error of the job, unless it was stopped.
         """
-        task = self._start(name, what, job, then=_nothing, failed=_nothing, priority="sweep")
-        try:
-            task.result()
-        except Stopped:
-            return False
-        return True
+        told = threading.Event()
 
+        def over(error: PatchclampError | None) -> None:
+            try:
+                ended(error)
+            finally:
+                told.set()
 
-def _nothing(_ended: object) -> None:
-    """Who waits is told."""
+        task = self._start(
+            name, what, job, then=lambda _none: over(None), failed=over, priority="sweep"
+        )
+        if not wait:
+            return
+        with suppress(Stopped):
+            try:
+                task.result()
+            finally:
+                while not (told.wait(0.1) or self._closed):
+                    pass
 
 
 def _aim_of(session: Session | ModuleSession) -> Aim | None:

@@ -205,6 +205,7 @@ class ClimbView(AimView):
 
     def pause(self) -> None:
         """Hold what is being optimised; :meth:`climb` goes on with it, of prompts :meth:`dream`."""
+        super().pause()
         ascent = self._ascent
         if ascent is not None and not ascent.over:
             ascent.asked_to_pause = True
@@ -285,9 +286,6 @@ class ClimbView(AimView):
             self._ascend("diverse", count=message.count, strength=message.strength)
         self._climb_on(wait=False)
 
-    def _on_pause(self, _message: say.Pause) -> None:
-        self.pause()
-
     def _on_scrub(self, message: say.Scrub) -> Body:
         with rows.about("track"):
             track = self._track(message.track)
@@ -365,25 +363,16 @@ class ClimbView(AimView):
         ascent.say("running")
         self._push_tracks(always=True)
         self._push_state()
-        task = self._start(
-            "ascent",
-            _WHAT[ascent.mode],
-            self._ascent_job(ascent),
-            then=lambda _none: self._ascent_ended(ascent, None),
-            failed=lambda error: self._ascent_ended(ascent, error),
-            priority="sweep",
-        )
-        if not wait:
-            return
         try:
-            task.result()
-        except Stopped as error:
-            self._ascent_ended(ascent, error)
-            if not any(track.curve.steps for track in ascent.tracks):
-                raise
+            self._run(
+                "ascent",
+                _WHAT[ascent.mode],
+                self._ascent_job(ascent),
+                lambda error: self._ascent_ended(ascent, error),
+                wait=wait,
+            )
         except KeyboardInterrupt:
-            for track in ascent.tracks:
-                track.note = "It was interrupted; the best until then is kept."
+            self._say_interrupted()
             raise
 
     def _ascent_job(self, ascent: Ascent) -> Callable[[ShouldStop], Any]:

@@ -241,22 +241,17 @@ class DreamView(AimView):
         search.asked_to_pause, search.status = False, "running"
         self._push_front(always=True)
         self._push_state()
-        task = self._start(
-            ("search", search.method),
-            _WHAT[search.method],
-            self._search_job(search),
-            then=lambda _none: self._search_ended(search, None),
-            failed=lambda error: self._search_ended(search, error),
-            priority="sweep",
-        )
-        if wait:
-            try:
-                task.result()
-            except Stopped as error:
-                self._search_ended(search, error)
-            except KeyboardInterrupt:
-                search.note = "It was interrupted; what was found until then is kept."
-                raise
+        try:
+            self._run(
+                ("search", search.method),
+                _WHAT[search.method],
+                self._search_job(search),
+                lambda error: self._search_ended(search, error),
+                wait=wait,
+            )
+        except KeyboardInterrupt:
+            self._say_interrupted()
+            raise
 
     def _search_job(self, search: Search) -> Callable[[ShouldStop], Any]:
         def job(should_stop: ShouldStop) -> Generator[None, None, None]:
@@ -290,20 +285,25 @@ class DreamView(AimView):
         self._push_front(always=True)
         self._push_state()
 
+    def stop(self) -> None:
+        """End the view's long work where it is; what was found stays."""
+        super().stop()
+        self._stop_searches()
+
     def _stop_searches(self) -> None:
         """End what runs or is paused."""
         self._stop_tasks(lambda name: isinstance(name, tuple) and name[0] == "search")
         last = self._last_search
         if last is not None and last.status == "paused":
             last.status, last.steps = "stopped", None
+            self._push_front(always=True)
+            self._push_state()
 
-    def _pause_search(self) -> bool:
-        """Hold the search that runs; whether there was one."""
+    def pause(self) -> None:
+        """Hold the search that runs; :meth:`dream` goes on with it."""
         last = self._last_search
-        if last is None or last.status != "running":
-            return False
-        last.asked_to_pause = True
-        return True
+        if last is not None and last.status == "running":
+            last.asked_to_pause = True
 
     def _shade(self, search: Search, should_stop: ShouldStop) -> Generator[None, None, None]:
         """Measure the unit at each token of the front's prompts, for their shading."""

@@ -426,7 +426,10 @@ class Matters(Message):
     corpus_maximum: FiniteFloat | None
     """Of the shipped corpus; null where it was not measured."""
     kl: FiniteFloat
-    """KL(as it is || unit ablated) of the output, nats."""
+    """KL(as it is || unit ablated) of the output, nats, or what `measured` says."""
+    measured: str
+    """What the numbers are, in words: a KL, or the relative change of an output that is no
+    distribution."""
     controls: list[RandomUnit]
     """At least five random units of the same layer, ablated alike."""
     note: str
