@@ -28,7 +28,7 @@ from patchclamp.errors import (
 )
 from patchclamp.interventions import Ablate, Add, Clamp, Intervention, Scale
 from patchclamp.models.module_anatomy import REFUSALS, first_tensor
-from patchclamp.models.shared_weights import buffers_of, frozen_twin
+from patchclamp.models.shared_weights import changed, frozen_twin, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -437,12 +437,12 @@ class _Twin:
 
     Attributes:
         module: The copy.
-        state: Its buffers, as a run should leave them.
+        state: Its buffers that a run may write to, as it should leave them.
     """
 
     def __init__(self, module: nn.Module, anatomy: ModuleAnatomy) -> None:
         self.module = frozen_twin(module)
-        self.state = buffers_of(self.module)
+        self.state = state_of(self.module)
         self._inside = {name or anatomy.root: part for name, part in self.module.named_modules()}
         self._reporting: set[str] = set()
         for part in self.module.modules():
@@ -460,7 +460,7 @@ class _Twin:
     @property
     def wrote(self) -> bool:
         """Whether a run changed a buffer."""
-        return any(buffer.changed() for buffer in self.state)
+        return changed(self.state)
 
 
 def _counted(forward: Callable[..., object]) -> Callable[..., object]:

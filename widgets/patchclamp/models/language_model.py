@@ -15,7 +15,7 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_f
 
 from patchclamp.errors import InputError, ModelError
 from patchclamp.models.anatomy import Anatomy
-from patchclamp.models.shared_weights import share_weights, weights_of
+from patchclamp.models.shared_weights import changed, share_weights, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +93,7 @@ class LanguageModel:
         Looked up before every run: what was computed with other weights is not built upon.
         """
         with self._looking:
-            if any(weight.changed() for weight in self._weights):
+            if changed(self._weights):
                 self._version += 1
                 self._weights = weights_of(self.bridge)
             return self._version

@@ -9,7 +9,7 @@ import torch
 
 from patchclamp.errors import InputError, ModelError
 from patchclamp.models.module_anatomy import ModuleAnatomy
-from patchclamp.models.shared_weights import buffers_of, weights_of
+from patchclamp.models.shared_weights import buffers_of, changed, weights_of
 from patchclamp.models.stimulus import Stimulus
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class ModuleModel:
     def weights_version(self) -> int:
         """A number that grows when a weight or buffer was updated or replaced (a training step)."""
         with self._looking:
-            if any(weight.changed() for weight in self._noted):
+            if changed(self._noted):
                 self._version += 1
                 self._noted = [*weights_of(self.module), *buffers_of(self.module)]
             return self._version

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import nn
 
 from patchclamp.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 def share_weights(module: nn.Module, *also: object) -> nn.Module:
@@ -96,8 +96,7 @@ def _copied(module: nn.Module, memo: dict[int, object]) -> nn.Module:
         raise ModelError(msg) from error
 
 
-@dataclass(frozen=True)
-class Weight:
+class Weight(NamedTuple):
     """A parameter or buffer as it was: where it hung, and how often it had been updated."""
 
     table: Mapping[str, Tensor | None]
@@ -106,14 +105,18 @@ class Weight:
     updates: int
     address: int
 
-    def changed(self) -> bool:
-        """Whether it was updated in place, replaced, or given other memory."""
-        now = self.table.get(self.name)
-        return (
-            now is not self.tensor
-            or now._version != self.updates  # noqa: SLF001
-            or now.data_ptr() != self.address
-        )
+
+def changed(weights: Sequence[Weight]) -> bool:
+    """Say whether any was updated in place, replaced, or given other memory."""
+    # Asked before every run, of hundreds: in one loop, without a call for each.
+    for table, name, tensor, updates, address in weights:
+        if (
+            table.get(name) is not tensor
+            or tensor._version != updates  # noqa: SLF001
+            or tensor.data_ptr() != address
+        ):
+            return True
+    return False
 
 
 def weights_of(module: nn.Module) -> list[Weight]:
@@ -124,6 +127,13 @@ def weights_of(module: nn.Module) -> list[Weight]:
 def buffers_of(module: nn.Module) -> list[Weight]:
     """Return every buffer as it is now: running means, say, or a state."""
     return _noted([owner._buffers for owner in module.modules()])  # noqa: SLF001
+
+
+def state_of(module: nn.Module) -> list[Weight]:
+    """Return every buffer that a run in evaluation mode may write to: not the running means."""
+    norms = nn.modules.batchnorm._NormBase  # noqa: SLF001 (torch's only name for all of them)
+    kept = [owner._buffers for owner in module.modules() if not isinstance(owner, norms)]  # noqa: SLF001
+    return _noted(kept)
 
 
 def _noted(tables: Sequence[Mapping[str, Tensor | None]]) -> list[Weight]:
