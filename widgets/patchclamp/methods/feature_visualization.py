@@ -16,11 +16,12 @@ were published with it.
 
 *Dead starts.* A unit whose value is flat where the ascent starts (a ReLU or ReLU6 that is shut at
 every place) has a gradient of exactly 0, and plain ascent would never leave its grey start. This
-is looked for in every step and item. First such an item climbs through a leaky gradient
-(``leaky_gradient``), which is that of the pre-activation, until it is alive; if it is not after
-:data:`ASLEEP` steps, or has no gradient there either, :data:`STARTS` other starts with stronger and
-stronger contrast are tried, and the one that the unit answers to most is taken; if it answers to
-none, the ascent ends with a sentence. ``note`` says what was done.
+is looked for in every step and item. Such an item climbs through a leaky gradient
+(``leaky_gradient``), which is that of the pre-activation, until it is alive and :data:`WARM` steps
+on, so that more than one place opens. If it is not alive after :data:`ASLEEP` steps, or has no
+gradient there either, :data:`STARTS` other starts with stronger and stronger contrast are tried,
+and the one that the unit answers to most is taken; if it answers to none, the ascent ends with a
+sentence. ``note`` says what was done.
 
 *The same seed gives the same frames*, bit for bit, on the same machine with the same number of
 threads: everything random is drawn from a generator of the optimisation's own.
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
 
 ASLEEP = 64
 """Steps that a dead unit climbs through a leaky gradient before other starts are tried."""
+
+WARM = 32
+"""Steps that it goes on through a leaky gradient once it is alive, so that more of it opens."""
 
 STARTS = 24
 """Other starts that are tried for a unit that stays dead."""
@@ -224,6 +228,7 @@ class Optimization:
             self._seen = self._drawn.stimuli()
         self._lived = torch.zeros(climb.batch, dtype=torch.bool)
         self._asleep = torch.zeros(climb.batch, dtype=torch.long)
+        self._warm = torch.zeros(climb.batch, dtype=torch.long)
         self._elsewhere: set[int] = set()  # items that were started again
         self._notes: list[str] = []
         self._failure: str | None = None
@@ -396,23 +401,25 @@ class Optimization:
             slope = self._slope(self._drawn.stimuli(), self._matrices, should_stop)
             dead = slope.dead
             self._live(~dead)
-            if not bool(dead.any()) or not bool(slope.values.isfinite().all()):
+            leaking = dead | (self._warm > 0)
+            if not bool(leaking.any()) or not bool(slope.values.isfinite().all()):
                 return slope
             leaky = self._slope(slope.stimuli, self._matrices, should_stop, leak=True)
             never = dead & ~self._lived
             hopeless = never & (leaky.dead | (self._asleep >= ASLEEP))
             if not bool(hopeless.any()):
                 self._asleep += never
-                chosen = dead.view(-1, *[1] * (leaky.down.ndim - 1))
-                down = torch.where(chosen, leaky.down, slope.down)
-                return replace(slope, down=down)
+                self._warm -= (self._warm > 0).long()
+                chosen = leaking.view(-1, *[1] * (leaky.down.ndim - 1))
+                return replace(slope, down=torch.where(chosen, leaky.down, slope.down))
             for item in hopeless.nonzero().flatten().tolist():
-                self._start_elsewhere(item, float(slope.values[item]), should_stop)
+                self._start_elsewhere(item, slope.values[item].item(), should_stop)
 
     def _live(self, alive: Tensor) -> None:
         """Note which items have a gradient of their own."""
         for item in (alive & ~self._lived & (self._asleep > 0)).nonzero().flatten().tolist():
             steps = int(self._asleep[item])
+            self._warm[item] = WARM
             self._notes.append(
                 f"{self._named(item)} was dead at the start (its gradient was 0); {steps} "
                 f"step{'s' if steps > 1 else ''} through a leaky gradient brought it to life."
@@ -421,35 +428,48 @@ class Optimization:
 
     def _start_elsewhere(self, item: int, value: float, should_stop: ShouldStop | None) -> None:
         """Start an item again where the unit answers, or end with a sentence."""
-        best: tuple[float, float, Tensor] | None = None
-        tries = range(0 if item in self._elsewhere else STARTS)
-        for contrast in (_CONTRASTS[n % len(_CONTRASTS)] for n in tries):
-            drawn = self._parameterization(None, 1)
-            with torch.no_grad():
-                drawn.values.mul_(contrast)
-            slope = self._slope(drawn.stimuli(), None, should_stop)
-            answer = float(slope.values[0])
-            if not bool(slope.dead[0]) and (best is None or answer > best[0]):
-                best = answer, contrast, drawn.values.detach()[0]
-        if best is None:
+        found = None
+        if item not in self._elsewhere:
+            before = self._generator.get_state()
+            try:
+                found = self._answered(should_stop)
+            except BaseException:  # stopped or interrupted: the next time draws the same
+                self._generator.set_state(before)
+                raise
+        if found is None:
             self._fail(
                 f"{self._named(item)} is dead: it stays at {value:.4g} with a gradient of 0, "
                 f"through a leaky gradient too, and from {STARTS} other starts with up to "
                 f"{_CONTRASTS[-1]:g} times the contrast. Choose another unit, or a start that "
                 "excites it"
             )
+        contrast, values = found
         self._elsewhere.add(item)
         self._asleep[item] = 0
         with torch.no_grad():
-            self._drawn.values[item] = best[2]
+            self._drawn.values[item] = values
             for moment in self._adam.state[self._drawn.values].values():
                 if moment.shape == self._drawn.values.shape:
                     moment[item] = 0
         self._notes.append(
             f"{self._named(item)} was dead at the start (its gradient was 0); of {STARTS} other "
-            f"starts the one that it answers to most was taken, with {best[1]:g} times the "
+            f"starts the one that it answers to most was taken, with {contrast:g} times the "
             "contrast."
         )
+
+    def _answered(self, should_stop: ShouldStop | None) -> tuple[float, Tensor] | None:
+        """Return the start that the unit answers to most, after its contrast; None if to none."""
+        best: tuple[float, float, Tensor] | None = None
+        for n in range(STARTS):
+            contrast = _CONTRASTS[n % len(_CONTRASTS)]
+            drawn = self._parameterization(None, 1)
+            with torch.no_grad():
+                drawn.values.mul_(contrast)
+            slope = self._slope(drawn.stimuli(), None, should_stop)
+            answer = slope.values[0].item()
+            if not bool(slope.dead[0]) and (best is None or answer > best[0]):
+                best = answer, contrast, drawn.values.detach()[0]
+        return None if best is None else best[1:]
 
     def _named(self, item: int) -> str:
         text = self.objective.text

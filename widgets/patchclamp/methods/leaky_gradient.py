@@ -3,14 +3,21 @@
 Where max(0, z) is 0, so is its slope: a unit whose every place is under 0 at the start gets no
 gradient at all, and the picture would stay the grey that it began with. ReLU6 is shut at its other
 end too. Inside :class:`LeakyGradient` the values are what they are, while the gradient g of what is
-*minimised* goes on through a rectifier that is shut, where a step against it leads back into the
-open range, and nowhere else:
+*minimised* goes on through a place that is shut where a step against g leads back in (z <= low and
+g < 0, or z >= high and g > 0), less the further it is from being open:
 
-    dL/dz = 0 where z <= low and g > 0, or z >= high and g < 0;  g elsewhere
+    dL/dz = g exp(-(d - d0) / s)    where shut and leading in
+    dL/dz = 0                       where shut and leading further out
+    dL/dz = g                       where open
 
-which is the gradient of what the rectifier reads (its pre-activation) wherever that helps. Lucid
-(``misc/redirected_relu_grad.py``, with Olah, Mordvintsev and Schubert, "Feature Visualization",
-2017) does the same for a network's first steps.
+with d the distance to the open range, s the standard deviation of z over the places of the channel,
+and d0 the smallest d of a channel that is shut everywhere, else 0. So the places that are about to
+open are climbed first. All of them alike would be climbed by a flat colour, which need not open
+any; one of them alone, by a spot in a grey picture.
+
+Lucid (``misc/redirected_relu_grad.py``, with Olah, Mordvintsev and Schubert, "Feature
+Visualization", 2017) lets gradients through shut rectifiers at every place, in a network's first
+steps.
 """
 
 from __future__ import annotations
@@ -45,6 +52,8 @@ _BOUNDED: Mapping[object, tuple[tuple[str, float], tuple[str, float]]] = Mapping
         ),
     }
 )
+
+_LEAST_SPREAD = 1e-6
 
 
 class LeakyGradient(TorchFunctionMode):
@@ -102,5 +111,13 @@ class _Rectified(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (x,), (low, high), (gradient,) = ctx.saved_tensors, ctx.bounds, gradients
-        further_out = ((x <= low) & (gradient > 0)) | ((x >= high) & (gradient < 0))
-        return gradient.masked_fill(further_out, 0), None, None
+        places = (*x.shape[:2], -1) if x.ndim > 2 else (*x.shape, 1)
+        z, g = x.reshape(places), gradient.reshape(places)
+        below, above = z <= low, z >= high
+        shut = below | above
+        inward = (below & (g < 0)) | (above & (g > 0))
+        away = torch.where(below, low - z, z - high).masked_fill(~inward, math.inf)
+        least = torch.where(shut.all(-1, keepdim=True), away.amin(-1, keepdim=True), 0)
+        spread = z.std(-1, correction=0, keepdim=True).clamp_min(_LEAST_SPREAD)
+        weight = torch.where(shut, ((least - away) / spread).exp(), 1)
+        return (g * weight.nan_to_num()).view(x.shape), None, None

@@ -10,9 +10,9 @@ sees the images a little elsewhere, in sizes as published with Olah, Mordvintsev
 Jitter d cuts a random window that is d pixels smaller. These are affine all of them, so that one
 bilinear sampling does what five would: of a point p of the window, counted from its centre,
 
-    p -> R(angle) (p + second jitter) / scale + first jitter
+    p -> R (p + second jitter) / scale + first jitter
 
-in the image, counted from its centre; outside of the image is grey. Every image of a batch is moved
+in the image, counted from its centre, with R the turn; outside of the image is grey. Every image is moved
 in its own way. The window is as large as published (12 pixels more than the image) where the model
 takes any size, else the image's own size. Images under 128 pixels are moved in proportion.
 """
