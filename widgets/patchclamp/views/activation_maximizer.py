@@ -5,8 +5,11 @@ searched for in `dream_view.py`. Here is what belongs to all of them: loading wh
 the session, and what a page that comes late, or a saved one, is given.
 """
 
-from typing import Any
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
 
+import numpy as np
 from pydantic import BaseModel
 
 from patchclamp.errors import InputError
@@ -15,10 +18,17 @@ from . import messages as say
 from . import rows
 from .climb_view import Track, curve_message
 from .matter_view import MatterView
-from .messages import Body
-from .stimulus_pictures import compressed
+from .messages import Body, MessageError
+from .sheets import AnimationFormat, Tile, animation, sheet
+from .stimulus_pictures import compressed, picture
+from .view import Later, ShouldStop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _KEPT_FRAMES = 24  # of a saved page, of each track
+_ANIMATED = 120  # frames of an animation
+_MIME = {"png": "image/png", "gif": "image/gif", "webp": "image/webp", "csv": "text/csv"}
 
 
 class ActivationMaximizer(MatterView, bundle="activation-maximizer"):
@@ -90,6 +100,39 @@ class ActivationMaximizer(MatterView, bundle="activation-maximizer"):
         session.set_input(frame.clamp(stimulus.low, stimulus.high), name=name)
         return name
 
+    def sheet(self, path: "str | Path | None" = None) -> bytes:
+        """Draw what was optimised, the best examples and the own input on one sheet, as PNG.
+
+        Args:
+            path: where to write it; None only returns it.
+
+        Raises:
+            InputError: when there is nothing to draw.
+        """
+        return _written(sheet(self._tiles(), title=self._aim.text), path)
+
+    def animation(
+        self, path: "str | Path | None" = None, *, track: int | None = None, kind: str = "gif"
+    ) -> bytes:
+        """Draw the kept frames of a track as they followed each other.
+
+        Args:
+            path: where to write it; its ending says the kind.
+            track: which, by its key in `tracks`; None for the highest.
+            kind: "gif" or "webp", where no path says it.
+
+        Raises:
+            InputError: when there is no such track or kind.
+        """
+        if path is not None:
+            kind = Path(path).suffix.removeprefix(".").lower()
+        if kind not in get_args(AnimationFormat):
+            msg = f"Animations are written as gif or webp, not {kind!r}."
+            raise InputError(msg)
+        frames = self._kept_frames(self._track(track), _ANIMATED)
+        pictures = [frame.picture for frame in frames]
+        return _written(animation(pictures, cast("AnimationFormat", kind)), path)
+
     # --- gestures from the page -------------------------------------------------------------------
 
     def _on_load(self, message: say.Load) -> Body:
@@ -103,6 +146,53 @@ class ActivationMaximizer(MatterView, bundle="activation-maximizer"):
                 return say.LoadBody(input=self._load_example(*message.example))
             loaded = self.load(message.candidate, track=message.track, step=message.step)
         return say.LoadBody(input=loaded)
+
+    def _on_save(self, message: say.Save) -> Later:
+        job = self._save_job(message)
+        return self._answer_later(message.id, ("save", message.id), "writing a file", job)
+
+    def _save_job(self, message: say.Save) -> "Callable[[ShouldStop], say.SaveBody]":
+        kinds = {"sheet": {"png"}, "animation": {"gif", "webp"}}.get(message.what, {"csv"})
+        if message.format not in kinds:
+            msg = f"A {message.what} is written as {' or '.join(sorted(kinds))}."
+            raise MessageError(msg, field="format")
+
+        def job(_should_stop: ShouldStop) -> say.SaveBody:
+            if message.what == "sheet":
+                data = self.sheet()
+            elif message.what == "animation":
+                data = self.animation(track=message.track, kind=message.format)
+            else:
+                table = self.front if message.what == "front" else self.history
+                data = table.to_csv(index=False).encode()
+            return say.SaveBody(
+                name=f"{_file_name(self._aim.text)}-{message.what}.{message.format}",
+                mime=_MIME[message.format],
+                data=np.frombuffer(data, dtype=np.uint8),
+            )
+
+        return job
+
+    def _tiles(self) -> list[Tile]:
+        """What a sheet shows."""
+        found = []
+        for track in self._tracks.values():
+            if track.curve.steps:
+                best = track.optimization.best
+                stimulus = self._module_session().model.stimulus
+                shown = picture(stimulus, best.frame[track.item])
+                found.append(
+                    Tile(shown, track.label, f"{track.value_at(best.step):.3g} at step {best.step}")
+                )
+        measured = self._examples_message()
+        best_group = [] if measured is None or not measured.groups else measured.groups[0].examples
+        own = self._own_message()
+        measured_ones = [*best_group, *([] if own is None else [own])]
+        return found + [
+            Tile(each.picture, each.name, f"{each.activation:.3g}")
+            for each in measured_ones
+            if each.picture is not None
+        ]
 
     # --- what there is to draw --------------------------------------------------------------------
 
@@ -142,14 +232,25 @@ class ActivationMaximizer(MatterView, bundle="activation-maximizer"):
             ("curves", {"curves": []}),
         ]
 
-    def _kept_frames(self, track: Track) -> list[say.Frame]:
+    def _kept_frames(self, track: Track, most: int = _KEPT_FRAMES) -> list[say.Frame]:
         """Some of a track's frames, evenly spaced, and the last one."""
         steps = track.optimization.history.steps
         if not steps:
             return []
-        count = min(_KEPT_FRAMES, len(steps))
+        count = min(most, len(steps))
         chosen = sorted({steps[(len(steps) - 1) * n // max(1, count - 1)] for n in range(count)})
         return [self._frame(track, step) for step in chosen]
+
+
+def _written(data: bytes, path: "str | Path | None") -> bytes:
+    if path is not None:
+        Path(path).write_bytes(data)
+    return data
+
+
+def _file_name(text: str) -> str:
+    """A unit's name as a file's: letters, digits and what stands between them."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:60] or "unit"
 
 
 def _smaller(value: Any) -> Any:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _FIRST_PROMPT = "Hello"
+_FIRST_SIZE = 128
+"""Pixels of a picture where the model leaves them free: about four times as fast as 224."""
 NO_PICTURES = (
     "This is a language model, which takes no stimulus that could be drawn: search for prompts "
     "instead (dream)."
@@ -77,7 +79,7 @@ class AimView(View):
         self._asked_at = session.revision
         aim = _aim_of(session)
         if aim is None or seed:
-            aim = aim or Aim()
+            aim = aim or Aim(drawing=_first_drawing(session))
             drawing = replace(aim.drawing, seed=seed)
             aim = replace(aim, drawing=drawing, dreaming=replace(aim.dreaming, seed=seed))
         if unit is not None:
@@ -206,7 +208,7 @@ class AimView(View):
 
     @property
     def _aim(self) -> Aim:
-        return _aim_of(self._session) or Aim()
+        return _aim_of(self._session) or Aim(drawing=_first_drawing(self._session))
 
     def _declare(self, aim: Aim, gesture: Any = None) -> None:
         self._session.set_aim(aim, coalesce=gesture)
@@ -409,6 +411,16 @@ class AimView(View):
 
 def _aim_of(session: Session | ModuleSession) -> Aim | None:
     return session.aim if isinstance(session.aim, Aim) else None
+
+
+def _first_drawing(session: Session | ModuleSession) -> Drawing:
+    """A picture of a size that is drawn fast, where the model leaves its size free."""
+    if isinstance(session, Session):
+        return Drawing()
+    stimulus = session.model.stimulus
+    free = stimulus.renderer == "image" and stimulus.size is not None and None in stimulus.shape
+    large = free and (stimulus.size or 0) > _FIRST_SIZE >= stimulus.smallest
+    return Drawing(size=_FIRST_SIZE if large else None)
 
 
 def _session(view: str, model: object, prompt: object) -> Session | ModuleSession:

@@ -117,6 +117,7 @@ class Ascent:
         paused: whether it waits to go on.
         asked_to_pause: the job is to end after the step that runs.
         over: whether it came to its end, was stopped or has failed.
+        prepare: what has to be done first, and says what climbs; None once it is done.
     """
 
     mode: MaximizerMode
@@ -126,6 +127,7 @@ class Ascent:
     paused: bool = False
     asked_to_pause: bool = False
     over: bool = False
+    prepare: Callable[[ShouldStop], Generator[None, None, None]] | None = None
 
     def next(self) -> Optimization | None:
         """The optimisation whose turn it is; None when all are through."""
@@ -377,6 +379,9 @@ class ClimbView(AimView):
 
     def _ascent_job(self, ascent: Ascent) -> Callable[[ShouldStop], Any]:
         def job(should_stop: ShouldStop) -> Generator[None, None, None]:
+            if ascent.prepare is not None:
+                yield from ascent.prepare(should_stop)
+                ascent.prepare = None
             while not ascent.asked_to_pause and (turn := ascent.next()) is not None:
                 found = turn.step(should_stop)
                 tracks = ascent.of(turn)

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from patchclamp.errors import InputError, PatchclampError, Stopped
-from patchclamp.methods.stimulus_examples import stimuli_of
 from patchclamp.methods.unit_matters import Matter, Trial, unit_matters
 
 from . import aims, rows
 from . import messages as say
-from .climb_view import ClimbView
-from .example_view import ExampleView
+from .facet_view import FacetView, stacked
 from .view import ShouldStop
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 _REFERENCES = 64  # stimuli that means are taken over
 
 
-class MatterView(ClimbView, ExampleView):
+class MatterView(FacetView):
     """The part of ActivationMaximizer that asks whether the unit matters."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -122,7 +120,8 @@ class MatterView(ClimbView, ExampleView):
             if self._module is None:
                 reference: Any = self._language_session().reference
             else:
-                reference = _stacked(self._module.model, corpus)
+                model = self._module.model
+                reference = None if corpus is None else stacked(model, corpus, _REFERENCES)
             way = how or ("zero" if reference is None else "mean")
             trial = Trial(how=way, reference=reference, seed=seed)
             return unit_matters(
@@ -169,13 +168,3 @@ class MatterView(ClimbView, ExampleView):
             ],
             note=found.note,
         )
-
-
-def _stacked(model: Any, corpus: Any) -> "Tensor | None":
-    """Some stimuli of a corpus as one tensor; None where there are none, or of several sizes."""
-    if corpus is None:
-        return None
-    stimuli = [stimulus for _, stimulus in stimuli_of(model, corpus)][:_REFERENCES]
-    if len({tuple(each.shape) for each in stimuli}) != 1:
-        return None
-    return torch.stack(stimuli)

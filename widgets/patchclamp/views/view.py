@@ -29,6 +29,7 @@ from . import page
 from .messages import (
     AblatorBody,
     AnyUp,
+    AtlasBody,
     Body,
     Hello,
     HelloBody,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from patchclamp.session import Change
 
 T = TypeVar("T")
-Everything = HelloBody | InspectorBody | AblatorBody | MaximizerBody
+Everything = HelloBody | InspectorBody | AblatorBody | MaximizerBody | AtlasBody
 ShouldStop = Callable[[], bool]
 
 STATIC = Path(__file__).parent.parent / "static"

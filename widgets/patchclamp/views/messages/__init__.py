@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from .activation_maximizer import *
 from .attention_inspector import *
 from .circuit_ablator import *
+from .neuron_atlas import *
 from .neuron_clamp import *
 from .shared import *
 from .wire import *
@@ -79,7 +80,14 @@ AnyUp = Annotated[
     | Matter
     | Discriminate
     | Load
-    | Save,
+    | Save
+    | Sift
+    | Page
+    | Meet
+    | Shade
+    | Weigh
+    | Hold
+    | Build,
     Field(discriminator="kind"),
 ]
 
@@ -92,6 +100,7 @@ Body = Annotated[
     | InspectorBody
     | AblatorBody
     | MaximizerBody
+    | AtlasBody
     | AddBody
     | RankBody
     | CompleteBody
@@ -108,7 +117,11 @@ Body = Annotated[
     | ExportBody
     | FrameBody
     | LoadBody
-    | SaveBody,
+    | SaveBody
+    | PageBody
+    | CardBody
+    | ShadeBody
+    | WeighBody,
     Field(discriminator="of"),
 ]
 
@@ -164,6 +177,7 @@ AnyDown = (
     | OwnUpdate
     | MatterUpdate
     | DiscriminationUpdate
+    | AtlasUpdate
 )
 
 
@@ -175,7 +189,7 @@ class Snapshot(Message):
     where there is a kernel, there is a trait `live`, which is true.
     """
 
-    hello: HelloBody | InspectorBody | AblatorBody | MaximizerBody
+    hello: HelloBody | InspectorBody | AblatorBody | MaximizerBody | AtlasBody
     buffers: list[str]
     cut: list[str]
 

@@ -30,6 +30,7 @@ Job = Literal[
     "own",
     "matter",
     "discriminate",
+    "atlas",
 ]
 
 
