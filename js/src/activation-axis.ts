@@ -106,26 +106,26 @@ export function activationAxis(signal: AbortSignal, ...buttons: HTMLElement[]): 
       stroke: ink(0.5),
       "stroke-width": 1,
     });
-    const ticks = ticksOf(low, high, Math.max(2, Math.floor((right - left) / (84 * unit)))).flatMap(
-      (value) => [
-        s("path", {
-          d: `M${Math.round(x(value)) + 0.5} ${base}v${(value === 0 ? 8 : 4) * unit}`,
-          stroke: ink(value === 0 ? 0.9 : 0.5),
-          "stroke-width": 1,
-        }),
-        s(
-          "text",
-          {
-            x: round(x(value)),
-            y: base + 28 * unit,
-            "text-anchor": "middle",
-            "font-size": 10 * unit,
-            fill: ink(0.68),
-          },
-          tickWords(value),
-        ),
-      ],
-    );
+    const about = Math.max(2, Math.floor((right - left) / (84 * unit)));
+    // Without anything measured there is no scale.
+    const ticks = (known.length === 0 ? [] : ticksOf(low, high, about)).flatMap((value) => [
+      s("path", {
+        d: `M${Math.round(x(value)) + 0.5} ${base}v${(value === 0 ? 8 : 4) * unit}`,
+        stroke: ink(value === 0 ? 0.9 : 0.5),
+        "stroke-width": 1,
+      }),
+      s(
+        "text",
+        {
+          x: round(x(value)),
+          y: base + 28 * unit,
+          "text-anchor": "middle",
+          "font-size": 10 * unit,
+          fill: ink(0.68),
+        },
+        tickWords(value),
+      ),
+    ]);
     // What matters most is drawn last, over the others.
     const order = [...marks].sort((a, b) => Number(a.main) - Number(b.main));
     const spots = order.flatMap((each) => {
@@ -173,6 +173,10 @@ export function activationAxis(signal: AbortSignal, ...buttons: HTMLElement[]): 
         } (log count)`,
       );
       items.push(item);
+    }
+    if (items.length === 0) {
+      const words = "what is optimised, the corpus and your own stand on one axis";
+      items.push(h("span", { class: "pc-muted" }, words));
     }
     const now = items.map((each) => each.textContent).join();
     if (now !== said || theme !== inked) key.replaceChildren(...items);

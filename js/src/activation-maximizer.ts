@@ -138,7 +138,7 @@ function render(host: Host) {
 
   async function start(): Promise<void> {
     // What was typed and not entered is meant too; what was refused is not started.
-    if (frame.dead() || !(await unit.settled())) return;
+    if (frame.dead() || !(await unit.settled()) || signal.aborted) return;
     go(true);
   }
   function go(again: boolean): void {
@@ -209,8 +209,8 @@ function render(host: Host) {
       {
         class: "pc-button pc-quiet pc-save pc-history",
         "data-live": true,
-        title: "Save the activation at each step as a table (CSV)",
-        "aria-label": "Save the activation at each step as a table (CSV)",
+        title: "Save the activation at each step as CSV",
+        "aria-label": "Save the activation at each step as CSV",
       },
       () => void save({ what: "history", format: "csv" }, optimised.refuse),
       signal,
@@ -284,7 +284,7 @@ function render(host: Host) {
   );
 
   async function many(gesture: Extract<Gesture, { kind: "facets" | "diverse" }>): Promise<void> {
-    if (frame.dead() || !(await unit.settled())) return;
+    if (frame.dead() || !(await unit.settled()) || signal.aborted) return;
     picture.failure = "";
     chosenTrack = chosenStep = null;
     ask(gesture, facets.refuse);
@@ -367,7 +367,7 @@ function render(host: Host) {
     below.update(there, {
       facets: several > 0 ? String(several) : "",
       prompts: found > 0 ? String(found) : "",
-      matter: picture.matter === null ? "" : `KL ${short(picture.matter.kl)}`,
+      matter: picture.matter === null ? "" : short(picture.matter.kl),
     });
     // A part that nobody sees is painted when it is shown.
     if (below.chosen() === "prompts") prompts.update(picture, candidate, theme);

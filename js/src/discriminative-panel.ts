@@ -199,10 +199,7 @@ export function discriminativePanel(
         const word = words[i];
         if (word === undefined) return;
         say(word.count, `${size} ${size === 1 ? "unit" : "units"}`);
-        set(word.button, {
-          "aria-label": `Stimulus ${i + 1}, for ${size} units: load`,
-          title: "Click puts it into the session",
-        });
+        set(word.button, { title: "Click puts it into the session" });
       });
       seen = responses(now, gamma);
       map.update(seen);

@@ -60,7 +60,7 @@ export function exampleList(
       const caption = h("span", { class: "pc-example-name" });
       const inner = [
         view.element,
-        h("span", { class: "pc-line pc-example-words" }, value),
+        h("span", {}, h("span", { class: "pc-hidden" }, "activation "), value),
         caption,
       ];
       const holder =
@@ -77,13 +77,9 @@ export function exampleList(
           view.paint(theme);
           say(value, short(example.activation));
           say(caption, example.name);
-          set(holder, {
-            title: `${example.name === "" ? "" : `${example.name}\n`}activation ${exact(example.activation)}${load === null ? "" : "\nClick puts it into the session"}`,
-            "aria-label":
-              load === null
-                ? null
-                : `${example.name || `Example ${index + 1}`}, activation ${short(example.activation)}: load`,
-          });
+          const click = load === null ? "" : "\nClick puts it into the session";
+          const named = example.name === "" ? "" : `${example.name}\n`;
+          set(holder, { title: `${named}activation ${exact(example.activation)}${click}` });
           const now = [example.map, where, scale.low, scale.high, theme];
           if (now.every((each, i) => each === mapped[i])) return;
           mapped = now;

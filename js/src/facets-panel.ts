@@ -177,8 +177,8 @@ export function facetsPanel(signal: AbortSignal, actions: FacetsActions): Facets
         say(value, at === null ? "" : short(at));
         set(show, {
           "aria-pressed": chosen ? "true" : "false",
-          "aria-label": `Show ${track.label}${at === null ? "" : `, activation ${short(at)}`}`,
-          title: at === null ? null : `activation ${exact(at)}`,
+          title:
+            at === null ? null : `activation ${exact(at)}\nClick shows it large, with its steps`,
         });
         const step = taken(picture, track);
         const over = track.status === "running" ? "" : `, ${track.status}`;

@@ -68,6 +68,11 @@ export function typed(value: number): string {
   return short(value).replaceAll(MINUS, "-").replaceAll(",", "");
 }
 
+/** A setting in its box: as a person would type it, "0.05" and "1". */
+export function setting(value: number): string {
+  return String(Number(value.toPrecision(6)));
+}
+
 /** The smallest of 1, 2, 5 x 10^n that is not below `value`. */
 export function ceilNice(value: number): number {
   if (!(value > 0)) return 1;

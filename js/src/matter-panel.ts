@@ -101,7 +101,7 @@ export function matterPanel(signal: AbortSignal, measureIt: () => void): MatterP
           : `no more than ${larger} of the ${controls.length} random units`;
       say(
         sentence,
-        `Ablated to its ${matter.how}, ${matter.unit} moves the output by ${short(kl)} nats (KL), ${than}, whose median is ${short(usual)}.`,
+        `Ablated to its ${matter.how}, ${matter.unit} changes the output by ${short(kl)}, ${than}, whose median is ${short(usual)}.`,
       );
       bars.replaceChildren(
         h("div", { class: "pc-title" }, "activation"),
@@ -113,7 +113,7 @@ export function matterPanel(signal: AbortSignal, measureIt: () => void): MatterP
                 class: "pc-matter-bar pc-matter-before",
               }),
             ]),
-        h("div", { class: "pc-title" }, "KL of the output when ablated, nats"),
+        h("div", { class: "pc-title" }, matter.measured),
         line(matter.unit, kl, wide, { colour: blue }),
         ...controls.map((each) =>
           line(each.address, each.kl, wide, { class: "pc-matter-bar pc-swatch-control" }),

@@ -1,7 +1,7 @@
 // How it is optimised, folded away behind one word: of pictures, and of prompts. What is changed
 // holds from the next start on.
 import { h, say, select, set } from "./dom";
-import { parse, typed } from "./format";
+import { parse, setting } from "./format";
 import type { ClimbOptions, DreamOptions, MaximizerState } from "./messages";
 import { segments } from "./segments";
 
@@ -185,7 +185,7 @@ export function optionsPanel(signal: AbortSignal, actions: OptionsActions): Opti
 
   const fill = (input: HTMLInputElement, value: number | null | undefined) => {
     if (input.matches(":focus") || input.getAttribute("aria-invalid") === "true") return;
-    const text = value === null || value === undefined ? "" : typed(value);
+    const text = value === null || value === undefined ? "" : setting(value);
     if (input.value !== text) input.value = text;
   };
 

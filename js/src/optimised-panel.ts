@@ -2,6 +2,7 @@
 import type { Theme } from "./colour";
 import { button, h, say, set } from "./dom";
 import { exact, quoted, short } from "./format";
+import { heatBar } from "./heat-bar";
 import { WORD } from "./marks";
 import {
   type Candidate,
@@ -14,7 +15,7 @@ import {
   trackOf,
 } from "./maximizer-picture";
 import { stepCurve } from "./step-curve";
-import { stimulusView } from "./stimulus";
+import { rasterScale, stimulusView } from "./stimulus";
 import { tokenLine } from "./token-line";
 
 export interface OptimisedPanel {
@@ -82,6 +83,16 @@ export function optimisedPanel(signal: AbortSignal, actions: OptimisedActions): 
   );
   const begin = button("start", { "data-live": true }, actions.start, signal);
   const none = h("p", { class: "pc-note pc-first" }, "Nothing is optimised yet: ", begin, ".");
+  // Of a raster: what its colours are.
+  const bar = heatBar(signal, () => undefined);
+  const search = button("search", { "data-live": true }, actions.start, signal);
+  const unasked = h(
+    "p",
+    { class: "pc-note pc-first" },
+    "No prompt is optimised yet: ",
+    search,
+    ".",
+  );
   const line = tokenLine();
   const reading = h("p", { class: "pc-muted pc-small-print pc-candidate-reading" });
   const prompt = h("div", { class: "pc-optimised-prompt" }, line.element, reading);
@@ -90,7 +101,8 @@ export function optimisedPanel(signal: AbortSignal, actions: OptimisedActions): 
   const picturePart = h(
     "div",
     { class: "pc-optimised-picture" },
-    view.element,
+    h("div", { class: "pc-optimised-stage" }, view.element, none),
+    bar.element,
     steps.element,
     h("div", { class: "pc-line pc-at-step" }, where, live, files),
   );
@@ -100,8 +112,8 @@ export function optimisedPanel(signal: AbortSignal, actions: OptimisedActions): 
     { class: "pc-part pc-optimised", "aria-label": "Optimised" },
     run,
     h("div", { class: "pc-line pc-column-head" }, name, label, value),
-    none,
     picturePart,
+    unasked,
     prompt,
     note,
     error,
@@ -130,10 +142,12 @@ export function optimisedPanel(signal: AbortSignal, actions: OptimisedActions): 
       if (state === null) return;
       const prompts = state.family === "prompt";
       const track = trackOf(picture, shown.track);
-      set(picturePart, { hidden: prompts || track === null });
-      set(none, {
-        hidden: prompts ? shown.candidate !== null || isRunning(picture) : track !== null,
-      });
+      // Its place is kept from the beginning on: what is below must not jump when a run starts.
+      set(picturePart, { hidden: prompts });
+      set(none, { hidden: track !== null });
+      set(unasked, { hidden: !prompts || shown.candidate !== null || isRunning(picture) });
+      set(element, { "data-family": state.family });
+      for (const each of [steps.element, files]) set(each, { "data-idle": track === null });
       const stale = prompts
         ? picture.front !== null && picture.front.objective !== state.objective
         : track !== null && track.objective !== state.objective;
@@ -150,12 +164,17 @@ export function optimisedPanel(signal: AbortSignal, actions: OptimisedActions): 
       }
       set(prompt, { hidden: true });
       if (track === null) {
-        for (const each of [label, value, note]) say(each, "");
+        for (const each of [label, value, note, where]) say(each, "");
+        view.update(null);
+        set(bar.element, { hidden: true });
         return;
       }
       const latest = picture.latest.get(track.key) ?? null;
       const frame = frameAt(picture, track.key, shown.step) ?? latest;
       view.update(frame?.picture ?? null);
+      const raster = frame?.picture.renderer === "raster" ? frame.picture : null;
+      set(bar.element, { hidden: raster === null });
+      if (raster !== null) bar.update(rasterScale(raster), "value");
       const curve = picture.curves.get(track.key) ?? { stride: 1, values: [] };
       steps.update({
         curve,
@@ -177,6 +196,7 @@ export function optimisedPanel(signal: AbortSignal, actions: OptimisedActions): 
     },
     paint(theme) {
       view.paint(theme);
+      bar.paint(theme);
       steps.paint(theme);
     },
   };

@@ -121,8 +121,8 @@ export function promptsPanel(signal: AbortSignal, actions: PromptsActions): Prom
     {
       class: "pc-button pc-quiet pc-save",
       "data-live": true,
-      title: "Save all prompts as a table (CSV)",
-      "aria-label": "Save all prompts as a table (CSV)",
+      title: "Save all prompts as CSV",
+      "aria-label": "Save all prompts as CSV",
     },
     actions.table,
     signal,
@@ -135,7 +135,12 @@ export function promptsPanel(signal: AbortSignal, actions: PromptsActions): Prom
     h(
       "div",
       { class: "pc-front-right" },
-      h("div", { class: "pc-candidate-scroll" }, table),
+      h(
+        "div",
+        // Without a kernel nothing in it takes the focus, and keys must still scroll it.
+        { class: "pc-candidate-scroll", tabindex: 0, role: "group", "aria-label": "Prompts found" },
+        table,
+      ),
       bar.element,
       cap.element,
     ),
@@ -287,14 +292,15 @@ export function promptsPanel(signal: AbortSignal, actions: PromptsActions): Prom
     if (front === null || candidates.length === 0) return;
     const stale = front.objective !== state.objective;
     set(element, { "data-stale": stale });
-    const loaded = candidates.find((each) => each.text === state.input)?.key ?? null;
+    const there = (each: Candidate | null) => each?.text === state.input;
+    const loaded = (there(chosen) ? chosen : candidates.find(there))?.key ?? null;
     plot.update({ candidates, chosen: chosen?.key ?? null, loaded, stale });
-    const there = KINDS.filter((kind) => candidates.some((each) => each.kind === kind));
-    const words = `${there.join()} ${theme.dark}`;
+    const kinds = KINDS.filter((kind) => candidates.some((each) => each.kind === kind));
+    const words = `${kinds.join()} ${theme.dark}`;
     if (key.dataset.words !== words) {
       key.dataset.words = words;
       key.replaceChildren(
-        ...there.flatMap((kind) =>
+        ...kinds.flatMap((kind) =>
           kind === "epo"
             ? [
                 markItem(kind, "EPO, on the front", theme),

@@ -5,7 +5,7 @@
 import { acceptAddresses } from "./address";
 import { combobox, type Suggestion } from "./combobox";
 import { button, childSignal, h, keyed, say, select, set } from "./dom";
-import { parse, typed } from "./format";
+import { parse, setting } from "./format";
 import type { MaximizerState, TermUp } from "./messages";
 
 type Term = MaximizerState["terms"][number];
@@ -215,7 +215,7 @@ export function unitForm(signal: AbortSignal, actions: UnitFormActions): UnitFor
         // What someone is typing into stays as it is.
         term = next;
         if (error.hidden && !box.input.matches(":focus")) box.input.value = next.address;
-        if (error.hidden && !weight.matches(":focus")) weight.value = typed(next.weight);
+        if (error.hidden && !weight.matches(":focus")) weight.value = setting(next.weight);
         if (next.how !== null) how.value = next.how;
         set(how, { title: next.how === null ? null : HOWS[next.how][1] });
         say(label, next.label);

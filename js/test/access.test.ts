@@ -1,7 +1,7 @@
 import axe from "axe-core";
 import { expect, test } from "vitest";
 import { row } from "./fake-kernel";
-import { all, mount, mountAblator, named, one, until } from "./mount";
+import { all, mount, mountAblator, mountMaximizer, named, one, until } from "./mount";
 
 const ROWS = [
   row({ key: 1, massive: true }),
@@ -34,7 +34,12 @@ async function nothingSerious(el: HTMLElement): Promise<void> {
 function pressable(root: HTMLElement): void {
   for (const part of all<HTMLButtonElement>(root, "button, input, select, textarea")) {
     if (part.offsetParent === null || part.matches(".pc-hidden")) continue;
-    expect(part.tabIndex, part.outerHTML).toBeGreaterThanOrEqual(0);
+    if (!part.checkVisibility({ visibilityProperty: true })) continue;
+    // Of what arrows walk through, one is a stop of the Tab order.
+    const walked = part.closest('[role="tablist"], .pc-facet-list, .pc-candidates');
+    const stops = walked?.querySelectorAll('[tabindex="0"]').length;
+    if (stops !== undefined) expect(stops, part.outerHTML).toBe(1);
+    else expect(part.tabIndex, part.outerHTML).toBeGreaterThanOrEqual(0);
     const label = part.getAttribute("aria-label") ?? part.textContent?.trim() ?? "";
     const outer = part.closest("label")?.textContent ?? "";
     expect((label + outer).length, part.outerHTML).toBeGreaterThan(0);
@@ -145,4 +150,50 @@ test("CircuitAblator: a focused control shows it", async () => {
   const before = wide();
   node?.focus({ focusVisible: true } as FocusOptions);
   expect(wide()).toBeGreaterThan(before);
+});
+
+for (const dark of [false, true]) {
+  for (const family of ["image", "prompt"] as const) {
+    for (const saved of [false, true]) {
+      const where = `${family}, ${dark ? "dark" : "light"}${saved ? ", saved" : ""}`;
+      test(`ActivationMaximizer: axe finds nothing serious (${where})`, async () => {
+        const { root, el } = await mountMaximizer({
+          dark,
+          saved,
+          family,
+          side: 24,
+          facets: family === "image" ? 3 : 0,
+          dreamed: family === "prompt",
+          measured: true,
+          own: true,
+          mattered: true,
+          discriminated: family === "image",
+        });
+        one(root, ".pc-options-button").click();
+        if (!saved) named(root, "+ term").click();
+        for (const tab of all(root, '[role="tab"]').filter((each) => !each.hidden)) {
+          tab.click();
+          await new Promise((done) => setTimeout(done, 200));
+          await nothingSerious(el);
+          if (!saved) pressable(root);
+        }
+      });
+    }
+  }
+}
+
+test("ActivationMaximizer: a focused control shows it", async () => {
+  const { root } = await mountMaximizer({ family: "prompt", dreamed: true, measured: true });
+  await until(() => all(root, ".pc-candidate").length > 3);
+  for (const selector of [
+    ".pc-go",
+    ".pc-front-box",
+    ".pc-candidate",
+    ".pc-tab-name",
+    ".pc-select",
+  ]) {
+    const part = all(root, selector).find((each) => each.tabIndex >= 0);
+    part?.focus({ focusVisible: true } as FocusOptions);
+    expect(getComputedStyle(part as Element).outlineStyle, selector).toBe("solid");
+  }
 });
