@@ -60,7 +60,14 @@ export type Up =
   | Matter
   | Discriminate
   | Load
-  | Save;
+  | Save
+  | Sift
+  | Page
+  | Meet
+  | Shade
+  | Weigh
+  | Hold
+  | Build;
 export type Down =
   | ReplyOk
   | ReplyError
@@ -87,7 +94,8 @@ export type Down =
   | ExamplesUpdate
   | OwnUpdate
   | MatterUpdate
-  | DiscriminationUpdate;
+  | DiscriminationUpdate
+  | AtlasUpdate;
 
 /**
  * What travels between a view in the page and its Python half.
@@ -925,6 +933,85 @@ export interface Save {
   track?: number | null;
 }
 /**
+ * Show these neurons only, in this order. What is absent (or null) is not asked for.
+ */
+export interface Sift {
+  id: number;
+  kind: "sift";
+  /**
+   * Text of a token that stands out of the matrix, whatever its case and spaces; "" for any.
+   */
+  token?: string;
+  matrix?: "down" | "up" | "gate";
+  /**
+   * First and last layer.
+   */
+  layers?: [number, number] | null;
+  /**
+   * Only neurons that are at least so special.
+   */
+  least?: number | null;
+  /**
+   * Whether what is brushed in the scatter plot counts; false takes the brush away.
+   */
+  brushed?: boolean;
+  order?: "address" | "score" | "z" | "firing" | "mean" | "sd" | "peak";
+  falling?: boolean;
+}
+/**
+ * Some rows of the table. The reply's body is a `PageBody`.
+ */
+export interface Page {
+  id: number;
+  kind: "page";
+  start: number;
+  count: number;
+}
+/**
+ * Show a neuron's card, or none; the plot marks it. The reply's body is a `CardBody`.
+ */
+export interface Meet {
+  id: number;
+  kind: "meet";
+  address: string | null;
+}
+/**
+ * What the neuron does at every token around an example. The reply's body is a `ShadeBody`.
+ */
+export interface Shade {
+  id: number;
+  kind: "shade";
+  address: string;
+  /**
+   * The example's.
+   */
+  place: number;
+}
+/**
+ * Clamp a neuron and see what it does to its token. The reply's body is a `WeighBody`.
+ */
+export interface Weigh {
+  id: number;
+  kind: "weigh";
+  address: string;
+  token: number;
+}
+/**
+ * Put the neuron into the session's stack and show a NeuronClamp of it under the card.
+ */
+export interface Hold {
+  id: number;
+  kind: "hold";
+  address: string;
+}
+/**
+ * Build the atlas, or go on with one that was stopped.
+ */
+export interface Build {
+  id: number;
+  kind: "build";
+}
+/**
  * The gesture was taken; results up to `revision` are still to come.
  */
 export interface ReplyOk {
@@ -938,6 +1025,7 @@ export interface ReplyOk {
         | InspectorBody
         | AblatorBody
         | MaximizerBody
+        | AtlasBody
         | AddBody
         | RankBody
         | CompleteBody
@@ -955,6 +1043,10 @@ export interface ReplyOk {
         | FrameBody
         | LoadBody
         | SaveBody
+        | PageBody
+        | CardBody
+        | ShadeBody
+        | WeighBody
       )
     | null;
 }
@@ -2167,6 +2259,256 @@ export interface Discrimination {
   note: string;
 }
 /**
+ * Answers `hello` of a NeuronAtlas: all there is.
+ */
+export interface AtlasBody {
+  of: "atlas";
+  revision: number;
+  state: AtlasState;
+  /**
+   * Of `rows`, which the page need not ask for.
+   */
+  start: number;
+  rows: AtlasRow[];
+  card: Card | null;
+  weighed: WeighBody | null;
+  /**
+   * In a saved page only: uint8 [bytes], the scatter plot as a PNG file.
+   */
+  scatter: {
+    buffer: number;
+    dtype: "float32" | "float16" | "float64" | "uint8" | "int32" | "bool";
+    shape: number[];
+  } | null;
+}
+/**
+ * Everything that is declared.
+ */
+export interface AtlasState {
+  model: string;
+  device: string;
+  dtype: string;
+  /**
+   * Null until one is built or opened.
+   */
+  atlas: AtlasSummary | null;
+  /**
+   * What `build` would do, and about how long it takes.
+   */
+  plan: string;
+  sifted: Sifted;
+  /**
+   * The number of this sifting; `page` answers carry it.
+   */
+  table: number;
+  /**
+   * How many rows it has.
+   */
+  count: number;
+  /**
+   * The address whose card is shown.
+   */
+  selected: string | null;
+  /**
+   * Whether a NeuronClamp is shown under the card.
+   */
+  held: boolean;
+  /**
+   * The session's text.
+   */
+  prompt: string | null;
+  can_undo: boolean;
+  can_redo: boolean;
+  notes: string[];
+}
+/**
+ * What the atlas is of.
+ */
+export interface AtlasSummary {
+  folder: string;
+  model: string;
+  neurons: number;
+  layers: number;
+  /**
+   * Its name; "" where no corpus was read.
+   */
+  corpus: string;
+  tokens: number;
+  texts: number;
+  /**
+   * How many texts were longer than a window, and cut.
+   */
+  split: number;
+  matrices: ("down" | "up" | "gate")[];
+  labels: string[];
+}
+/**
+ * How the table is sifted and sorted now.
+ */
+export interface Sifted {
+  token: string;
+  matrix: "down" | "up" | "gate";
+  layers: number[] | null;
+  least: number | null;
+  /**
+   * Least and largest firing rate, least and largest score, where the scatter plot is brushed.
+   */
+  brush: number[] | null;
+  order: "address" | "score" | "z" | "firing" | "mean" | "sd" | "peak";
+  falling: boolean;
+}
+/**
+ * A neuron of the table. What the atlas does not hold is null.
+ */
+export interface AtlasRow {
+  address: string;
+  /**
+   * How special the matrix's tokens are: standard deviations above permuted weights.
+   */
+  score: number | null;
+  /**
+   * The token that stands out most of the matrix; "" where none was decoded.
+   */
+  token: string;
+  /**
+   * Whether it stands out upwards or downwards.
+   */
+  sign: -1 | 1;
+  /**
+   * How far the token that is searched for stands out, in standard deviations.
+   */
+  z: number | null;
+  /**
+   * Share of the corpus's tokens at which it fires.
+   */
+  firing: number | null;
+  mean: number | null;
+  sd: number | null;
+  peak: number | null;
+  /**
+   * Whether it is one of the handful that carry the model whatever it reads.
+   */
+  massive: boolean;
+}
+/**
+ * All about one neuron.
+ */
+export interface Card {
+  row: AtlasRow;
+  decoded: DecodedSide[];
+  histogram: Histogram | null;
+  examples: AtlasExample[];
+  /**
+   * Neurons whose output vectors are most alike (cosine).
+   */
+  writes_like: Neighbour[];
+  /**
+   * Neurons whose values on the sampled tokens are most alike (correlation).
+   */
+  fires_like: Neighbour[];
+  /**
+   * Later neurons and heads that read most of what it writes, sign included.
+   */
+  feeds: Neighbour[];
+  /**
+   * Labels of the corpus it tells from the others best, by average precision; `address` is the
+   * label.
+   */
+  labels: Neighbour[];
+  note: string;
+}
+/**
+ * One matrix of a neuron, decoded in one direction, the foremost token first.
+ */
+export interface DecodedSide {
+  matrix: "down" | "up" | "gate";
+  sign: -1 | 1;
+  tokens: DecodedToken[];
+}
+/**
+ * A token that stands out of a neuron's weights.
+ */
+export interface DecodedToken {
+  id: number;
+  text: string;
+  z: number;
+}
+/**
+ * A neuron's values on the corpus.
+ */
+export interface Histogram {
+  edges: PackedArray;
+  counts: PackedArray;
+  /**
+   * At 1, 10, 50, 90 and 99 %.
+   */
+  quantiles: number[];
+  /**
+   * Bound of their relative error.
+   */
+  error: number;
+}
+/**
+ * A token of the corpus and what the neuron did there.
+ */
+export interface AtlasExample {
+  /**
+   * "top", or which part of the distribution it was drawn from.
+   */
+  group: string;
+  value: number;
+  place: number;
+  before: string;
+  token: string;
+  after: string;
+}
+/**
+ * A neuron that is like this one, or a site that it feeds.
+ */
+export interface Neighbour {
+  address: string;
+  /**
+   * Cosine, or how strongly it is read.
+   */
+  value: number;
+  /**
+   * Its own foremost token; may be empty.
+   */
+  token: string;
+}
+/**
+ * Answers `weigh`.
+ */
+export interface WeighBody {
+  of: "weigh";
+  token: string;
+  neuron: Weighed;
+  /**
+   * Random neurons of the layer, clamped alike.
+   */
+  controls: Weighed[];
+  /**
+   * What was clamped to, in raw units; the other way is its negative.
+   */
+  value: number;
+  prompts: number;
+  note: string;
+}
+/**
+ * What clamping one neuron does to a token's log-probability, nats, mean over the prompts.
+ */
+export interface Weighed {
+  address: string;
+  /**
+   * Clamped so that it writes the token more.
+   */
+  up: number;
+  /**
+   * Clamped the other way.
+   */
+  down: number;
+}
+/**
  * Answers `add`.
  */
 export interface AddBody {
@@ -2386,6 +2728,39 @@ export interface SaveBody {
   data: PackedArray;
 }
 /**
+ * Answers `page`.
+ */
+export interface PageBody {
+  of: "page";
+  table: number;
+  start: number;
+  /**
+   * Fewer than were asked for at the table's end.
+   */
+  rows: AtlasRow[];
+}
+/**
+ * Answers `meet`; null when no neuron is shown.
+ */
+export interface CardBody {
+  of: "card";
+  card: Card | null;
+}
+/**
+ * Answers `shade`.
+ */
+export interface ShadeBody {
+  of: "shade";
+  address: string;
+  place: number;
+  tokens: TokenName[];
+  values: PackedArray;
+  /**
+   * Which of the tokens is the example's.
+   */
+  at: number;
+}
+/**
  * The gesture was refused and changed nothing.
  */
 export interface ReplyError {
@@ -2447,7 +2822,8 @@ export interface Progress {
     | "examples"
     | "own"
     | "matter"
-    | "discriminate";
+    | "discriminate"
+    | "atlas";
   key: number | null;
   done: number;
   total: number;
@@ -2623,6 +2999,14 @@ export interface DiscriminationUpdate {
   discrimination: Discrimination | null;
 }
 /**
+ * After every change of what is declared.
+ */
+export interface AtlasUpdate {
+  kind: "atlas";
+  revision: number;
+  state: AtlasState;
+}
+/**
  * The last picture at rest, for saved pages: what `hello` answers, with its buffers as text.
  *
  * Its `PackedArray`s point into `buffers`, each of which is base64. `cut` names what was left out
@@ -2630,7 +3014,7 @@ export interface DiscriminationUpdate {
  * where there is a kernel, there is a trait `live`, which is true.
  */
 export interface Snapshot {
-  hello: HelloBody | InspectorBody | AblatorBody | MaximizerBody;
+  hello: HelloBody | InspectorBody | AblatorBody | MaximizerBody | AtlasBody;
   buffers: string[];
   cut: string[];
 }

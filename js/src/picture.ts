@@ -2,6 +2,7 @@
 // dropped. What only one view knows (curves, patterns) it keeps beside this.
 import type {
   AblatorBody,
+  AtlasBody,
   Down,
   Effect,
   HelloBody,
@@ -45,7 +46,8 @@ export type Everything =
   | Unpacked<HelloBody>
   | Unpacked<InspectorBody>
   | Unpacked<AblatorBody>
-  | Unpacked<MaximizerBody>;
+  | Unpacked<MaximizerBody>
+  | Unpacked<AtlasBody>;
 
 /** "own": the view that the message is for must take it in itself. */
 export type News = "state" | "result" | "failure" | "other" | "old" | "own";
@@ -125,7 +127,7 @@ function takeOfStack(picture: Picture, message: Unpacked<Down>): News {
 
 /** Takes everything in at once; of what came meanwhile, the newer stays. */
 export function takeAll(picture: Picture, hello: Everything): void {
-  if (hello.of === "maximizer") return; // has no stack
+  if (hello.of === "maximizer" || hello.of === "atlas") return; // have no stack
   if (hello.revision >= picture.revision) {
     picture.revision = hello.revision;
     picture.state = hello.state;

@@ -2,6 +2,7 @@
 // at a time, and of those that wait only the newest is sent. The engine's pace is the drag's pace.
 import type {
   AddBody,
+  CardBody,
   CellBody,
   CodeBody,
   CompleteBody,
@@ -15,13 +16,16 @@ import type {
   InteractBody,
   KnockBody,
   LoadBody,
+  PageBody,
   RankBody,
   ReplyError,
   ReplyOk,
   SaveBody,
+  ShadeBody,
   TilesBody,
   TokensBody,
   Up,
+  WeighBody,
 } from "./messages";
 import type { Everything } from "./picture";
 import { type Unpacked, unpack } from "./transport";
@@ -51,6 +55,10 @@ type Bodies = {
   scrub: Unpacked<FrameBody>;
   load: LoadBody;
   save: Unpacked<SaveBody>;
+  page: PageBody;
+  meet: Unpacked<CardBody>;
+  shade: Unpacked<ShadeBody>;
+  weigh: WeighBody;
 };
 type BodyOf<Kind extends string> = Kind extends keyof Bodies ? Bodies[Kind] : null;
 
@@ -111,6 +119,7 @@ const SLOW = new Set([
   ...["switch", "edge", "check", "interact", "export", "import"],
   ...["climb", "facets", "diverse", "dream", "rivals", "examples", "own", "matter"],
   ...["discriminate", "load", "save"],
+  ...["sift", "page", "meet", "shade", "weigh", "hold", "build"],
 ]);
 /** An edit whose result never comes (its run was overtaken) must not hold up the next for good. */
 const GIVE_UP = 10_000;

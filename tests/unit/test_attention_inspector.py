@@ -29,7 +29,13 @@ from patchclamp.session import LogProb, Session
 from patchclamp.views import messages as say
 from patchclamp.views import tiles
 from patchclamp.views.attention_inspector import AttentionInspector
-from patchclamp.views.messages import TILE, activation_maximizer, circuit_ablator, neuron_clamp
+from patchclamp.views.messages import (
+    TILE,
+    activation_maximizer,
+    circuit_ablator,
+    neuron_atlas,
+    neuron_clamp,
+)
 from patchclamp.views.view import SNAPSHOT_BYTES
 from tests.unit import letters, tiny
 from tests.unit.heard import Hears, Message, until
@@ -708,7 +714,7 @@ def test_bad_input_is_answered_with_a_sentence_and_changes_nothing(
 
 
 def test_every_gesture_is_handled() -> None:
-    other_views = (activation_maximizer, circuit_ablator, neuron_clamp)
+    other_views = (activation_maximizer, circuit_ablator, neuron_atlas, neuron_clamp)
     others = {
         part.__name__.lower()
         for part in say.Up.__subclasses__()

@@ -25,6 +25,7 @@ from patchclamp.views.messages import (
     activation_maximizer,
     attention_inspector,
     circuit_ablator,
+    neuron_atlas,
 )
 from patchclamp.views.neuron_clamp import CURVE_POINTS, NeuronClamp
 from patchclamp.views.view import SNAPSHOT_BYTES, View
@@ -474,7 +475,7 @@ def test_no_gesture_waits_for_the_model(view: Heard, session: Session) -> None:
 
 
 def test_every_gesture_has_a_view_that_handles_it() -> None:
-    other_views = (activation_maximizer, attention_inspector, circuit_ablator)
+    other_views = (activation_maximizer, attention_inspector, circuit_ablator, neuron_atlas)
     others = {
         part.__name__.lower()
         for part in say.Up.__subclasses__()
