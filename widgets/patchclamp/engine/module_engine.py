@@ -262,7 +262,7 @@ class ModuleEngine:
         with torch.no_grad():
             for chunk in reference.detach().split(_CHUNK):
                 for key, value in self.run(chunk, keys).values.items():
-                    total = value.double().flatten(2).mean(2).sum(0)
+                    total = value.double().reshape(*value.shape[:2], -1).mean(2).sum(0)
                     sums[key] = sums[key] + total if key in sums else total
         return {key: (total / len(reference)).float() for key, total in sums.items()}
 

@@ -13,7 +13,7 @@ from patchclamp.models.shared_weights import buffers_of, changed, weights_of
 from patchclamp.models.stimulus import Stimulus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -61,14 +61,7 @@ class ModuleModel:
     ) -> None:
         _check_types(module, stimulus)
         self.module = module
-        self._weight = next(
-            (
-                (weight.table, weight.name)
-                for weight in (*weights_of(module), *buffers_of(module))
-                if weight.tensor.is_floating_point()
-            ),
-            None,
-        )
+        self._weight = next(_places(module), None)
         self.stimulus = stimulus
         self.name = name or type(module).__name__
         self.source = source
@@ -143,6 +136,15 @@ class ModuleModel:
         if not 0 <= index < count:
             raise InputError(f"{self.name} has the outputs 0 to {count - 1}, not {index}.")
         return self.labels[index] if self.labels else str(index)
+
+
+def _places(module: nn.Module) -> Iterator[tuple[Mapping[str, Tensor | None], str]]:
+    """Where floating-point weights and buffers hang, by table and name."""
+    for part in module.modules():
+        for table in (part._parameters, part._buffers):  # noqa: SLF001 (as shared_weights does)
+            for name, tensor in table.items():
+                if tensor is not None and tensor.is_floating_point():
+                    yield table, name
 
 
 def _check_types(module: object, stimulus: object) -> None:
