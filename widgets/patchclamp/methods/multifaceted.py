@@ -38,6 +38,7 @@ from patchclamp.methods.frames import BUDGET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
+    from types import EllipsisType
 
     from torch import Tensor
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from patchclamp.models.module_model import ModuleModel
 
     ShouldStop = Callable[[], bool]
+    Places = tuple[EllipsisType | slice, ...]
 
 TOP = 100
 """Images that drive a unit most: those that are told apart."""
@@ -240,6 +242,36 @@ def last_before_output(anatomy: ModuleAnatomy) -> str:
     return max(before, key=lambda path: anatomy.parts[path].done)
 
 
+def crops(images: Tensor, each: int = 8, *, seed: int = 0, least: float = 0.4) -> Tensor:
+    """Cut square pieces out of pictures, some turned left for right: more images from few.
+
+    Args:
+        images: Float[image, channel, height, width].
+        each: how many images are made of each, the whole picture being the first.
+        seed: of where they are cut.
+        least: the smallest side of a piece, as a share of the picture's.
+
+    Returns:
+        Float[image x each, channel, height, width]: all of the first picture, then the next.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    height, width = images.shape[-2:]
+    made = []
+    for image in images:
+        made.append(image)
+        for _ in range(each - 1):
+            size, down, right, turned = torch.rand(4, generator=generator).tolist()
+            share = least + (1 - least) * size
+            rows, columns = max(1, round(share * height)), max(1, round(share * width))
+            top, left = int(down * (height - rows + 1)), int(right * (width - columns + 1))
+            piece = image[None, :, top : top + rows, left : left + columns]
+            piece = torch.nn.functional.interpolate(
+                piece, size=(height, width), mode="bilinear", align_corners=False
+            )[0]
+            made.append(piece.flip(2) if turned < 0.5 else piece)
+    return torch.stack(made)
+
+
 class FacetOptimization(Optimization):
     """The ascent of one facet, or of several side by side; see this module.
 
@@ -285,7 +317,7 @@ class FacetOptimization(Optimization):
         self._flat = stimulus.renderer == "raster" and batch.ndim == 3
         shares = (batch - self._low) / self._range
         self._canvas = shares[:, None] if self._flat else shares
-        self._window = tuple(self._canvas.shape[2:])
+        self._sides = tuple(self._canvas.shape[2:])
         self._grows = stimulus.renderer == "image"
         self._grown = 0  # octaves that the canvas was made larger for
         self._corner: tuple[int, ...] | None = None  # of the step that runs
@@ -308,8 +340,8 @@ class FacetOptimization(Optimization):
         self._grow(number)
         if self._corner is None:
             self._corner = self._draw_corner(octave)
-        places = zip(self._corner, self._window, strict=True)
-        where = (..., *[slice(first, first + size) for first, size in places])
+        places = zip(self._corner, self._sides, strict=True)
+        where: Places = (..., *[slice(first, first + size) for first, size in places])
         seen = self._canvas[where]
         shown = (seen[:, 0] if self._flat else seen) * self._range + self._low
         found, gradient = self._up(shown, should_stop)
@@ -327,7 +359,7 @@ class FacetOptimization(Optimization):
 
     def _up(self, shown: Tensor, should_stop: ShouldStop | None) -> tuple[Step, Tensor]:
         """Return what a step sees and the gradient up, Float[facet, channel, *space]."""
-        given = shown.requires_grad_()
+        given = shown.detach().requires_grad_()
         slope = self._slope(given, None, should_stop)
         dead = slope.dead
         down = slope.down
@@ -338,7 +370,6 @@ class FacetOptimization(Optimization):
         values = slope.values.detach()
         if not bool(down.isfinite().all()) or not bool(values.isfinite().all()):
             self._fail(f"{self.objective.text} or its gradient is not finite")
-        shown.requires_grad_(requires_grad=False)
         up = -down.detach()
         return Step(self.steps, float(values.mean()), values), up[:, None] if self._flat else up
 
@@ -370,7 +401,7 @@ class FacetOptimization(Optimization):
 
     def _draw_corner(self, octave: Octave) -> tuple[int, ...]:
         corner = []
-        for whole, size in zip(self._canvas.shape[2:], self._window, strict=True):
+        for whole, size in zip(self._canvas.shape[2:], self._sides, strict=True):
             room = whole - size
             off = float(torch.randn((), generator=self._generator))
             corner.append(round(min(max(room / 2 + room * octave.window * off, 0), room)))
@@ -382,7 +413,7 @@ class FacetOptimization(Optimization):
         mask = torch.zeros_like(gradient)
         inner = [
             slice(edge, size - edge)
-            for size in self._window
+            for size in self._sides
             for edge in [round(octave.margin / PUBLISHED_SIZE * size)]
         ]
         mask[(slice(None), slice(None), *inner)] = 1
@@ -441,11 +472,12 @@ def _cosines(size: int) -> Tensor:
     places = torch.arange(size, dtype=torch.float64)
     waves = torch.cos(math.pi * (places[None] + 0.5) * places[:, None] / size)
     waves[0] /= 2**0.5
-    return waves * (2 / size) ** 0.5
+    return waves * math.sqrt(2 / size)
 
 
 def _along(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
-    return (x.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+    found: Tensor = (x.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+    return found
 
 
 def _forward(x: Tensor, axis: int) -> Tensor:
