@@ -287,3 +287,13 @@ def test_a_damaged_manifest_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"format": 99}), encoding="utf-8")
     with pytest.raises(AtlasError, match="format 99"):
         Manifest.read(tmp_path)
+
+
+def test_neurons_that_fire_alike_are_those_of_the_corpus(atlas: Atlas) -> None:
+    found = atlas.fires_like("L2.N5", count=4)
+    values = atlas._sample.float()
+    truth = torch.corrcoef(values.T)[2 * 48 + 5]
+    truth[2 * 48 + 5] = 0
+    best = int(truth.abs().argmax())
+    assert found[0].address == f"L{best // 48}.N{best % 48}"
+    assert found[0].value == pytest.approx(float(truth[best]), abs=1e-3)

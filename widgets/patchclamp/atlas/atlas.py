@@ -14,6 +14,7 @@ from patchclamp.atlas.build import build, plan_of
 from patchclamp.atlas.manifest import Manifest
 from patchclamp.engine.engine import Engine
 from patchclamp.errors import AddressError, AtlasError
+from patchclamp.methods.neighbours import fires_like
 from patchclamp.sites import Site
 
 if TYPE_CHECKING:
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 
     import duckdb
     import pandas as pd
+    from torch import Tensor
 
     from patchclamp.atlas.build import Ray, Reading, Tell
     from patchclamp.engine.queue import Task
     from patchclamp.methods.decoded_weights import Matrix
+    from patchclamp.methods.neighbours import Near
     from patchclamp.models.language_model import LanguageModel
 
 CONTEXT = 12
@@ -212,6 +215,22 @@ class Atlas:
             layer=layer,
             index=index,
         )
+
+    def fires_like(self, address: str, count: int = 10) -> list[Near]:
+        """Return the neurons whose values on the corpus go most nearly with a neuron's, or against.
+
+        By the correlation over the sampled tokens; see :mod:`patchclamp.methods.neighbours`.
+        """
+        self._need("examples", "no corpus was read")
+        layer, index = self._place(address)
+        known = self.neurons
+        unit = int(((known["layer"] == layer) & (known["index"] == index)).to_numpy().argmax())
+        layers, indices = known["layer"].tolist(), known["index"].tolist()
+        return fires_like(self._sample, layers, indices, unit, count)
+
+    @cached_property
+    def _sample(self) -> Tensor:
+        return tables.read_sample(self.folder)
 
     def find(self, token: str, *, matrix: Matrix = "down", count: int = 50) -> pd.DataFrame:
         """Return the neurons out of whose weights a token stands, the farthest first.

@@ -171,6 +171,7 @@ def build(
         tables.save(folder, "tokens", tables.tokens_table(plan.windows, engine.model))
         tables.save(folder, "examples", tables.examples_table(collected, plan.manifest.seed))
         tables.save(folder, "sketches", tables.sketches_table(collected))
+        tables.save_sample(folder, collected.sample)
         if plan.labels:
             values, read = _values(plan, len(neurons))
             found = label_statistics(values, [plan.labels[text] for text in read])

@@ -6,6 +6,9 @@ examples    where each neuron's largest values were, and some of each quantile g
 tokens      the corpus, a token a row, by its place
 sketches    each neuron's histogram, the bins that are not empty
 labels      how each neuron tells each label from the others
+
+Beside them lie the values of all neurons at the sampled tokens and, with labels, those that stand
+for each text.
 """
 
 from __future__ import annotations
@@ -31,11 +34,12 @@ if TYPE_CHECKING:
     from patchclamp.methods.corpus_pass import Collected, Windows
     from patchclamp.methods.decoded_weights import Decoded
     from patchclamp.methods.label_statistics import LabelStatistics
-    from patchclamp.methods.neuron_statistics import NeuronStatistics
+    from patchclamp.methods.neuron_statistics import NeuronStatistics, Sample
     from patchclamp.models.language_model import LanguageModel
 
 TABLES = ("neurons", "decoded", "examples", "tokens", "sketches", "labels")
 
+SAMPLED = "sample.safetensors"
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 FIRES = 0.1
 """A neuron fires where its size exceeds this share of its own peak."""
@@ -74,6 +78,21 @@ def save(folder: Path, name: str, table: pd.DataFrame | pa.Table) -> None:
         table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
     )
     written(folder / f"{name}.parquet", lambda path: pq.write_table(made, path, compression="zstd"))
+
+
+def save_sample(folder: Path, sample: Sample) -> None:
+    """Write the values of all neurons at the sampled tokens, Float16[token, neuron]."""
+    from safetensors.torch import save_file
+
+    found = {"values": sample.values.contiguous(), "places": sample.places}
+    written(folder / SAMPLED, lambda path: save_file(found, path))
+
+
+def read_sample(folder: Path) -> Tensor:
+    """Read Float16[token, neuron], the values of all neurons at the sampled tokens."""
+    from safetensors.torch import load_file
+
+    return load_file(folder / SAMPLED)["values"]
 
 
 def of_neurons(layers: dict[int, int]) -> pd.DataFrame:

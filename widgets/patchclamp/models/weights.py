@@ -166,6 +166,15 @@ def attention_norm(bridge: TransformerBridge, layer: int) -> Norm:
     return Norm.none(bridge) if norm is None or _after(block, norm) else Norm.of(bridge, norm)
 
 
+def mlp_norm(bridge: TransformerBridge, layer: int) -> Norm:
+    """Return the norm between the residual stream and a layer's MLP; as :func:`attention_norm`."""
+    block = bridge.blocks[layer]
+    norm = _child(block, "ln2")
+    if norm is None:  # one norm for both, as in GPT-J
+        return attention_norm(bridge, layer)
+    return Norm.none(bridge) if _after(block, norm) else Norm.of(bridge, norm)
+
+
 def attention_gain(bridge: TransformerBridge, layer: int) -> Tensor:
     """Return Float[d_model], the gain of the norm before a layer's attention; ones without one."""
     return attention_norm(bridge, layer).gain
