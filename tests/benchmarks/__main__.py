@@ -13,7 +13,7 @@ import signal
 import sys
 from importlib import import_module
 
-GROUPS = ("engine", "circuits", "gesture", "attention", "attention-memory")
+GROUPS = ("engine", "circuits", "prompts", "gesture", "attention", "attention-memory")
 
 
 def main() -> None:

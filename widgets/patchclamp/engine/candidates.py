@@ -534,6 +534,7 @@ class Candidates:
     def _check(
         self, values: Tensor, ids: Tensor | Sequence[tuple[int, ...]], what: str = ""
     ) -> None:
+        values = values.detach()
         if bool(values.isfinite().all()):
             return
         wrong = int((~values.isfinite()).nonzero()[0])

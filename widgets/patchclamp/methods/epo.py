@@ -157,8 +157,10 @@ def epo(
     members = candidates.prompts(
         first_prompts(candidates, usable, how.population, rng, start), should_stop=should_stop
     )
-    search.take([found(member) for member in dict.fromkeys(members)])
-    state = search.state(map(found, members))
+    # What a member is said to be is what it was when it was tried: its own run may round otherwise.
+    shown = [found(member) for member in members]
+    search.take(list(dict.fromkeys(shown)))
+    state = search.state(shown)
     search.clock.pause()
     yield state
     search.clock.resume()
@@ -168,7 +170,7 @@ def epo(
         low, high = how.restart_penalties
         slots = _Slots([*penalties, *([low + (high - low) * drawn] if again else [])])
         parents = list({member.ids: member for member in members}.values())
-        slots.offer([found(parent) for parent in parents])
+        slots.offer(shown)
         number = {parent.ids: index for index, parent in enumerate(parents)}
         swaps = list(
             dict.fromkeys(
@@ -196,16 +198,16 @@ def epo(
             search.take(children)
             slots.offer(children)
             done += len(children)
-            state = search.state(map(found, members), done / (len(swaps) + 1))
+            state = search.state(shown, done / (len(swaps) + 1))
             search.clock.pause()
             yield state
             search.clock.resume()
             if search.over():
                 return state
-        chosen = [slots.best[-1]] * len(members) if again else slots.best
-        members = _run(candidates, [one.ids for one in chosen], parents, should_stop)
+        shown = [slots.best[-1]] * len(members) if again else slots.best
+        members = _run(candidates, [one.ids for one in shown], parents, should_stop)
         search.iteration += 1
-        state = search.state(map(found, members))
+        state = search.state(shown)
         search.clock.pause()
         yield state
         search.clock.resume()
