@@ -78,6 +78,11 @@ class History(Generic[StateT]):
         if value != self._state.aim:
             self._change("aim", lambda s: replace(s, aim=value), coalesce=coalesce)
 
+    def begin_with_aim(self, value: object) -> None:
+        """Have an aim from the start: for whoever made the session, no step of undo."""
+        with self._lock:
+            self._state = replace(self._state, aim=value)
+
     def end_gesture(self) -> None:
         """Let the next edit be a step of undo of its own, whatever it coalesces with."""
         self._coalescing = None

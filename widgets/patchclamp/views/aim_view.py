@@ -5,9 +5,10 @@ with the input, and two views of one session aim at the same thing. Nothing is c
 """
 
 import threading
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from patchclamp.errors import InputError, ModelError, PatchclampError, Stopped
@@ -48,6 +49,19 @@ _HOWS_OF_MODULES: tuple[say.UnitHow, ...] = ("channel", "centre", "peak")
 _HOWS_OF_PROMPTS: tuple[say.UnitHow, ...] = ("last", "peak")
 
 
+@dataclass(eq=False)
+class Pausable:
+    """Long work that can be held, and taken up where it was.
+
+    Attributes:
+        asked_to_pause: it is to be held after the step that runs.
+        at_work: a job takes it further.
+    """
+
+    asked_to_pause: bool = field(default=False, kw_only=True)
+    at_work: bool = field(default=False, kw_only=True)
+
+
 class AimView(View):
     """A view of a unit of a session's model, whichever kind of model it is.
 
@@ -75,17 +89,17 @@ class AimView(View):
         prompt: "str | torch.Tensor | None" = None,
         seed: int = 0,
     ) -> None:
-        session = _session(type(self).__name__, model, prompt)
-        self._asked_at = session.revision
-        aim = _aim_of(session)
-        if aim is None or seed:
-            aim = aim or Aim(drawing=_first_drawing(session))
+        session, is_ours = _session(type(self).__name__, model, prompt)
+        aim = _aim_of(session) or Aim(drawing=_first_drawing(session))
+        if seed:
             drawing = replace(aim.drawing, seed=seed)
             aim = replace(aim, drawing=drawing, dreaming=replace(aim.dreaming, seed=seed))
         if unit is not None:
-            found = _objective(session, unit, how, paths)
-            aim = replace(aim, objective=found)
-        session.set_aim(aim)
+            aim = replace(aim, objective=_objective(session, unit, how, paths))
+        if is_ours:
+            session.begin_with_aim(aim)
+        else:
+            session.set_aim(aim)
         super().__init__(session)
 
     # --- the same gestures, from Python -----------------------------------------------------------
@@ -365,6 +379,25 @@ class AimView(View):
 
     # --- work -------------------------------------------------------------------------------------
 
+    def _take_up(self, held: Pausable, *, wait: bool) -> bool:
+        """Go on with something; whether a job has to be started for it.
+
+        It may be on its way to being held: whoever waits for the end waits for that first.
+        """
+        while wait and held.at_work and not self._closed:
+            time.sleep(0.01)
+        with self._lock:
+            begin = not held.at_work
+            held.at_work, held.asked_to_pause = True, False
+        return begin
+
+    def _let_off(self, held: Pausable, *, over: bool) -> bool:
+        """Whether a job has nothing more to do: it is over, or was asked to pause."""
+        with self._lock:
+            if over or held.asked_to_pause:
+                held.at_work = False
+            return not held.at_work
+
     def _run(
         self,
         name: Hashable,
@@ -423,26 +456,27 @@ def _first_drawing(session: Session | ModuleSession) -> Drawing:
     return Drawing(size=_FIRST_SIZE if large else None)
 
 
-def _session(view: str, model: object, prompt: object) -> Session | ModuleSession:
-    """The session that a view was given, or one of its own."""
+def _session(view: str, model: object, prompt: object) -> tuple[Session | ModuleSession, bool]:
+    """The session that a view was given, or one of its own, and whether it is its own."""
     if isinstance(model, Session | ModuleSession):
         if prompt is not None:
             raise InputError(
                 f"A session has its input already: {view}(session, unit); session.input = ... "
                 "changes it."
             )
-        return model
+        return model, False
     if isinstance(model, ModuleModel):
         if prompt is not None:
             raise InputError(NO_PROMPTS)
-        return ModuleSession(model)
+        return ModuleSession(model), True
     if isinstance(model, str):
         raise ModelError(
             f"{view} takes a session or a model, not the text {model[:40]!r}: "
             f'{view}(patchclamp.load("efficientnet-lite0"), "_blocks.9:c17").'
         )
     given: Any = model
-    return Session(given, _FIRST_PROMPT if prompt is None else prompt)  # type: ignore[arg-type]
+    made = Session(given, _FIRST_PROMPT if prompt is None else prompt)  # type: ignore[arg-type]
+    return made, True
 
 
 def _objective(

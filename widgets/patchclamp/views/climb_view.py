@@ -19,7 +19,7 @@ from patchclamp.methods.frames import BUDGET, Curve
 
 from . import aims, rows
 from . import messages as say
-from .aim_view import AimView
+from .aim_view import AimView, Pausable
 from .aims import Drawing
 from .messages import Body, MaximizerMode
 from .stimulus_pictures import picture
@@ -106,7 +106,7 @@ class Track:
 
 
 @dataclass(eq=False)
-class Ascent:
+class Ascent(Pausable):
     """What a start has started.
 
     Attributes:
@@ -115,7 +115,6 @@ class Ascent:
         optimizations: those that take steps in turn.
         tracks: what they make.
         paused: whether it waits to go on.
-        asked_to_pause: the job is to end after the step that runs.
         over: whether it came to its end, was stopped or has failed.
         prepare: what has to be done first, and says what climbs; None once it is done.
     """
@@ -125,7 +124,6 @@ class Ascent:
     optimizations: list[Optimization]
     tracks: list[Track]
     paused: bool = False
-    asked_to_pause: bool = False
     over: bool = False
     prepare: Callable[[ShouldStop], Generator[None, None, None]] | None = None
 
@@ -361,10 +359,13 @@ class ClimbView(AimView):
         ascent = self._ascent
         if ascent is None or ascent.over:
             return
-        ascent.paused = ascent.asked_to_pause = False
+        begin = self._take_up(ascent, wait=wait)
+        ascent.paused = False
         ascent.say("running")
         self._push_tracks(always=True)
         self._push_state()
+        if not begin:
+            return
         try:
             self._run(
                 "ascent",
@@ -382,7 +383,10 @@ class ClimbView(AimView):
             if ascent.prepare is not None:
                 yield from ascent.prepare(should_stop)
                 ascent.prepare = None
-            while not ascent.asked_to_pause and (turn := ascent.next()) is not None:
+            while True:
+                turn = ascent.next()
+                if self._let_off(ascent, over=turn is None) or turn is None:
+                    break
                 found = turn.step(should_stop)
                 tracks = ascent.of(turn)
                 for track in tracks:
@@ -399,7 +403,7 @@ class ClimbView(AimView):
     def _ascent_ended(self, ascent: Ascent, error: PatchclampError | None) -> None:
         if error is not None and not ascent.over:
             stopped = isinstance(error, Stopped)
-            ascent.over = True
+            ascent.over, ascent.at_work = True, False
             ascent.say("stopped" if stopped else "failed")
             if not stopped:
                 for track in ascent.tracks:

@@ -20,7 +20,7 @@ from patchclamp.methods.vocabulary import as_text
 
 from . import aims
 from . import messages as say
-from .aim_view import AimView
+from .aim_view import AimView, Pausable
 from .messages import MaximizerMode
 from .view import ShouldStop
 
@@ -43,7 +43,7 @@ _WHAT: dict[Method, str] = {
 
 
 @dataclass(eq=False)
-class Search:
+class Search(Pausable):
     """One search, running or over.
 
     Attributes:
@@ -56,7 +56,6 @@ class Search:
         generation: the last state; None before the first.
         whole: of a single-token search that came to its end, all tokens.
         note: what a reader must know.
-        asked_to_pause: the job is to end after the chunk that runs.
         should_stop: that of the job that runs it.
     """
 
@@ -69,7 +68,6 @@ class Search:
     generation: "Generation | None" = None
     whole: SingleTokens | None = None
     note: str = ""
-    asked_to_pause: bool = False
     should_stop: ShouldStop = bool
 
     @property
@@ -202,7 +200,9 @@ class DreamView(AimView):
 
     def _paused_search(self) -> Search | None:
         last = self._last_search
-        return last if last is not None and last.status == "paused" else None
+        if last is None or last.steps is None:
+            return None
+        return last if last.status == "paused" or last.asked_to_pause else None
 
     def _begin(self, method: Method, options: dict[str, Any] | None = None) -> None:
         """Make a search of what is aimed at now; what the method found before is gone."""
@@ -238,9 +238,12 @@ class DreamView(AimView):
         search = self._last_search
         if search is None or search.steps is None:
             return
-        search.asked_to_pause, search.status = False, "running"
+        begin = self._take_up(search, wait=wait)
+        search.status = "running"
         self._push_front(always=True)
         self._push_state()
+        if not begin:
+            return
         try:
             self._run(
                 ("search", search.method),
@@ -256,25 +259,30 @@ class DreamView(AimView):
     def _search_job(self, search: Search) -> Callable[[ShouldStop], Any]:
         def job(should_stop: ShouldStop) -> Generator[None, None, None]:
             search.should_stop = should_stop
-            while search.steps is not None and not search.asked_to_pause:
+            while True:
+                if search.steps is None or search.asked_to_pause:
+                    search.status = "done" if search.steps is None else "paused"
+                    self._push_front(always=True)
+                    self._push_state()
+                    yield from self._shade(search, should_stop)
+                    if self._let_off(search, over=search.steps is None):
+                        return
+                    continue  # it was taken up again meanwhile
                 try:
                     search.generation = next(search.steps)
                 except StopIteration as end:
                     search.whole = end.value if isinstance(end.value, SingleTokens) else None
-                    search.steps, search.status = None, "done"
-                    break
+                    search.steps = None
+                    continue
                 self._push_front()
                 self._push_search_progress(search)
                 yield
-            if search.status == "running":
-                search.status = "paused"
-            yield from self._shade(search, should_stop)
 
         return job
 
     def _search_ended(self, search: Search, error: PatchclampError | None) -> None:
         if error is not None:
-            search.steps = None
+            search.steps, search.at_work = None, False
             if search.status in {"running", "paused"}:
                 search.status = "stopped" if isinstance(error, Stopped) else "failed"
             if isinstance(error, Stopped):
