@@ -20,7 +20,7 @@ from patchclamp import load
 from patchclamp.engine.candidates import Candidates
 from patchclamp.engine.engine import Engine
 from patchclamp.methods.epo import Evolution
-from patchclamp.methods.greedy_coordinate import candidates_of, first_prompts, propose
+from patchclamp.methods.greedy_coordinate import Draw, candidates_of, first_prompts, propose
 from patchclamp.methods.objective import objective
 from patchclamp.methods.vocabulary import allowed
 from patchclamp.models import catalogue
@@ -59,7 +59,12 @@ def tokens_tried(rounds: int) -> Figure:
             swap
             for number, (parent, penalty) in enumerate(zip(parents, penalties, strict=True))
             for swap in propose(
-                candidates, parent, penalty, number, how.children, how.top_k, usable, rng
+                candidates,
+                parent,
+                number,
+                Draw(penalty, how.children, how.top_k, how.places),
+                usable,
+                rng,
             )
         ]
 

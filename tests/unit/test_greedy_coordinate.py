@@ -11,7 +11,7 @@ import torch
 from patchclamp.engine.candidates import Candidates
 from patchclamp.engine.engine import Engine
 from patchclamp.errors import InputError
-from patchclamp.methods.greedy_coordinate import Greedy, greedy, propose
+from patchclamp.methods.greedy_coordinate import Draw, Greedy, greedy, propose
 from patchclamp.methods.objective import objective
 from tests.unit import tiny
 from tests.unit.searched import ABOUT, in_a_row, last, on_worker, parents_of, plainly, planted
@@ -72,7 +72,9 @@ def test_it_goes_to_the_best_child_even_where_that_is_worse() -> None:
 
     def job() -> None:
         score = objective(model, "L2.N5")
-        steps = greedy(Engine.of(model), score, Greedy(**{**SMALL, "iterations": 25}))
+        steps = greedy(
+            Engine.of(model), score, Greedy(**{**SMALL, "iterations": 30, "children": 6})
+        )
         found.extend(state.population[0].activation for state in steps if state.share == 1)
 
     on_worker(model, job)
@@ -97,7 +99,7 @@ def test_swaps_are_drawn_among_the_best_of_each_position_each_once() -> None:
         usable = torch.ones(tiny.VOCAB, dtype=torch.bool)
         usable[30:] = False
         rng = torch.Generator().manual_seed(0)
-        swaps = propose(candidates, prompt, 0.5, 7, 400, 5, usable, rng)
+        swaps = propose(candidates, prompt, 7, Draw(0.5, 400, 5, "uniform"), usable, rng)
         assert len(swaps) == len(set(swaps)) == 4 * 5
         assert {swap.parent for swap in swaps} == {7}
         assert prompt.slopes is not None
@@ -121,13 +123,23 @@ def test_a_rounding_that_exchanges_neighbours_in_the_ranking_draws_the_same_swap
 
         def drawn(k: int) -> list[Any]:
             rng = torch.Generator().manual_seed(0)
-            return propose(candidates, prompt, 0.5, 0, 30, k, usable, rng)
+            return propose(candidates, prompt, 0, Draw(0.5, 30, k, "late"), usable, rng)
 
         # One token more to draw from is a larger change than another order of the same ones.
-        same = set(drawn(40)) & set(drawn(41))
-        assert len(same) >= 25
+        one, other = drawn(40), drawn(41)
+        assert len(set(one) & set(other)) >= 0.8 * len(one)
 
     on_worker(model, job)
+
+
+def test_positions_are_drawn_by_what_a_swap_there_costs_or_all_alike() -> None:
+    for places, chances in (("late", [1 / 4, 1 / 3, 1 / 2, 1]), ("uniform", [1] * 4)):
+        draw = Draw(0.0, 8000, 1, places)  # type: ignore[arg-type] # one of the two words
+        drawn = torch.tensor(draw.positions(4, torch.Generator().manual_seed(0)))
+        shares = torch.bincount(drawn, minlength=4) / len(drawn)
+        assert torch.allclose(shares, torch.tensor(chances) / sum(chances), atol=0.02)
+    with pytest.raises(InputError, match="'late' or 'uniform', not 'early'"):
+        Draw(0.0, 1, 1, "early").positions(4, torch.Generator())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["children", "top_k"])

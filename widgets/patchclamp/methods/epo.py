@@ -17,8 +17,9 @@ of greedy coordinate gradient (:mod:`patchclamp.methods.greedy_coordinate`). Wri
 What is our own: gradients of activation and cross-entropy are taken apart, so that a member keeps
 them as long as it lives, whatever penalty it is kept for; a child whose cross-entropy could not
 make it a member or a point of the front, by what its tokens up to the swap cost alone, is not run
-beyond the unit's layer (that changes no result); the population has no restart before its first
-iteration; what is drawn of the best tokens is drawn by a hash (see ``greedy_coordinate``).
+beyond the unit's layer (that changes no result); late positions are drawn more often than early
+ones, unless asked for otherwise, and of the best tokens one is drawn by a hash (for both see
+``greedy_coordinate``).
 
 Tokens: by default those that a person can type and read (:mod:`patchclamp.methods.vocabulary`). A
 prompt of them may still be one that its own text does not give back; as in the paper it is kept.
@@ -40,7 +41,14 @@ import torch
 from patchclamp.engine.candidates import Candidates
 from patchclamp.errors import InputError
 from patchclamp.methods.front import Search
-from patchclamp.methods.greedy_coordinate import candidates_of, first_prompts, found, propose
+from patchclamp.methods.greedy_coordinate import (
+    Draw,
+    Places,
+    candidates_of,
+    first_prompts,
+    found,
+    propose,
+)
 from patchclamp.methods.vocabulary import allowed
 
 if TYPE_CHECKING:
@@ -58,7 +66,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evolution:
-    """How to search; the defaults are the paper's.
+    """How to search; the defaults are the paper's, but for ``places``.
 
     Attributes:
         length: how many tokens a prompt has, besides a beginning-of-sequence token.
@@ -74,6 +82,7 @@ class Evolution:
         restart_penalties: between which the penalty is drawn for which that member is the best.
         seed: of what is drawn.
         tokens: ``"ordinary"`` or ``"all"``, see :mod:`patchclamp.methods.vocabulary`.
+        places: ``"late"`` draws the last positions most, ``"uniform"`` all alike, as in the paper.
     """
 
     length: int = 12
@@ -87,6 +96,7 @@ class Evolution:
     restart_penalties: tuple[float, float] = (2 / 3, 6.0)
     seed: int = 0
     tokens: Tokens = "ordinary"
+    places: Places = "late"
 
     def check(self) -> None:
         """Say what cannot be.
@@ -179,10 +189,8 @@ def epo(
                 for swap in propose(
                     candidates,
                     member,
-                    penalty,
                     number[member.ids],
-                    how.children,
-                    how.top_k,
+                    Draw(penalty, how.children, how.top_k, how.places),
                     usable,
                     rng,
                 )

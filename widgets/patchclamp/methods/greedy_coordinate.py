@@ -15,6 +15,11 @@ Source: Zou, Wang, Carlini, Nasr, Kolter and Fredrikson, "Universal and Transfer
 Attacks on Aligned Language Models" (2023), whose loss is that of a wanted continuation; the search
 is the same. It follows AutoPrompt (Shin et al., 2020), which takes one position at a time.
 
+Positions are not drawn alike, unless asked for (``places="uniform"``, as published): the chance of
+each is inverse to how many positions a swap there leaves to be computed, itself and all after it.
+So each position gets the same share of the time, and the last ones, on which a unit that is read at
+the last position mostly depends, are tried most; in SmolLM2 that makes far more of the same time.
+
 Which token is taken of the best ones is decided by a hash and not by rank: where the rounding of
 another machine exchanges two neighbours in the ranking, the same seed still draws the same swap.
 """
@@ -22,7 +27,7 @@ another machine exchanges two neighbours in the ranking, the same seed still dra
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
 
     ShouldStop = Callable[[], bool]
 
+Places = Literal["late", "uniform"]
 _PRIME = 2**31 - 1
 
 
@@ -59,6 +65,7 @@ class Greedy:
         seconds: when to end; None for no end.
         seed: of what is drawn.
         tokens: ``"ordinary"`` or ``"all"``, see :mod:`patchclamp.methods.vocabulary`.
+        places: ``"late"`` draws the last positions most, ``"uniform"`` all alike.
     """
 
     length: int = 12
@@ -69,6 +76,7 @@ class Greedy:
     seconds: float | None = None
     seed: int = 0
     tokens: Tokens = "ordinary"
+    places: Places = "late"
 
 
 def greedy(
@@ -102,6 +110,7 @@ def greedy(
     how = how or Greedy()
     _counts(children=how.children, top_k=how.top_k)
     search = Search(how.iterations, how.seconds)
+    draw = Draw(how.penalty, how.children, how.top_k, how.places)
     candidates = Candidates(engine, objective, how.length)
     usable = allowed(engine.model, how.tokens)
     rng = torch.Generator().manual_seed(how.seed)
@@ -113,7 +122,14 @@ def greedy(
     yield state
     search.clock.resume()
     while not search.over():
-        swaps = propose(candidates, current, how.penalty, 0, how.children, how.top_k, usable, rng)
+        swaps = propose(
+            candidates,
+            current,
+            0,
+            Draw(how.penalty, how.children, how.top_k, how.places),
+            usable,
+            rng,
+        )
         best, chosen, done = -torch.inf, swaps[0], 0
         asked: list[float] = [best]
 
@@ -148,13 +164,44 @@ def greedy(
     return state
 
 
+@dataclass(frozen=True)
+class Draw:
+    """How swaps of one prompt are drawn.
+
+    Attributes:
+        penalty: activation given up for a nat a token.
+        children: how many.
+        top_k: among how many tokens of each position.
+        places: ``"late"`` or ``"uniform"``.
+    """
+
+    penalty: float
+    children: int
+    top_k: int
+    places: Places
+
+    def positions(self, length: int, rng: torch.Generator) -> list[int]:
+        """Draw which of some tokens are swapped.
+
+        Raises:
+            InputError: for another word than "late" and "uniform".
+        """
+        if self.places not in get_args(Places):
+            msg = f"Places are {' or '.join(map(repr, get_args(Places)))}, not {self.places!r}."
+            raise InputError(msg)
+        left = torch.arange(length, 0, -1, dtype=torch.float64)
+        chances = 1 / left if self.places == "late" else torch.ones_like(left)
+        drawn: list[int] = torch.multinomial(
+            chances, self.children, replacement=True, generator=rng
+        ).tolist()
+        return drawn
+
+
 def propose(
     candidates: Candidates,
     prompt: Prompt,
-    penalty: float,
     parent: int,
-    children: int,
-    top_k: int,
+    draw: Draw,
     usable: Tensor,
     rng: torch.Generator,
 ) -> list[Swap]:
@@ -163,10 +210,8 @@ def propose(
     Args:
         candidates: what runs the prompts.
         prompt: the prompt to change, with its slopes.
-        penalty: activation given up for a nat a token.
         parent: its number, for the swaps.
-        children: how many to draw.
-        top_k: among how many tokens of each position.
+        draw: how many, and among what.
         usable: Bool[vocab], which tokens may be drawn.
         rng: draws position and token.
 
@@ -176,9 +221,9 @@ def propose(
     assert prompt.slopes is not None  # noqa: S101 (who proposes asked for them)
     up, dear = prompt.slopes
     places = candidates.swappable
-    slope = (up - penalty * dear)[places.start :]
-    positions = torch.randint(len(places), (children,), generator=rng).tolist()
-    multipliers = torch.randint(1, _PRIME, (children,), generator=rng)
+    slope = (up - draw.penalty * dear)[places.start :]
+    positions = draw.positions(len(places), rng)
+    multipliers = torch.randint(1, _PRIME, (draw.children,), generator=rng)
     with torch.no_grad():
         scores = (slope @ candidates.embeddings.T).float().cpu()
     scores[:, ~usable] = -torch.inf
@@ -186,7 +231,7 @@ def propose(
     pools: dict[int, Tensor] = {}
     for place, multiplier in zip(positions, multipliers, strict=True):
         if place not in pools:
-            pools[place] = _pool(scores[place], prompt.ids[places[place]], top_k, usable)
+            pools[place] = _pool(scores[place], prompt.ids[places[place]], draw.top_k, usable)
         pool = pools[place]
         if len(pool):
             token = int(pool[((pool + 1) * multiplier % _PRIME).argmin()])
