@@ -115,8 +115,8 @@ def _tensor(picture: Image.Image, size: int) -> Tensor:
     from PIL import Image
 
     side = min(picture.size)
-    left, top = (picture.width - side) / 2, (picture.height - side) / 2
-    box = (left, top, left + side, top + side)
-    square = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    square = picture.crop((left, top, left + side, top + side))
+    square = square.resize((size, size), Image.Resampling.BICUBIC)
     values = torch.from_numpy(np.array(square, dtype=np.float32) / 255)
     return values[None] if values.ndim == 2 else values.permute(2, 0, 1).contiguous()

