@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     ShouldStop = Callable[[], bool]
     Text: TypeAlias = str | Passage | Tensor | Sequence[int]
 
+_TEXTS_AT_ONCE = 8  # are tokenized before others work
 _DEEP = 4  # times as many rows, where few blocks are run
 _WIDE = 16  # times as many rows on a device that takes them side by side
 
@@ -130,7 +131,7 @@ class Context:
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """A corpus as one model's tokens, for as many units as one likes; see :func:`tokenized`.
+    """A corpus as one model's tokens, for as many units as one likes; see :func:`tokenizing`.
 
     Attributes:
         contexts: in the corpus' order.
@@ -156,7 +157,25 @@ def tokenized(
     most: int = Survey.context,
     should_stop: ShouldStop | None = None,
 ) -> TokenizedTexts:
-    """Cut texts into contexts. Needs no worker, and about a second for 100 thousand tokens.
+    """Cut texts into contexts, at once; see :func:`tokenizing`."""
+    steps = tokenizing(model, texts, most, should_stop)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: TokenizedTexts = end.value
+            return found
+
+
+def tokenizing(
+    model: LanguageModel,
+    texts: Sequence[Text],
+    most: int = Survey.context,
+    should_stop: ShouldStop | None = None,
+) -> Generator[None, None, TokenizedTexts]:
+    """Cut texts into contexts, and let others work now and then.
+
+    Takes about a second for 100 thousand tokens.
 
     Args:
         model: whose tokens.
@@ -164,6 +183,9 @@ def tokenized(
             token only where they begin with one.
         most: the most tokens of a context, special ones included; the model's own limit holds, too.
         should_stop: asked before every text.
+
+    Yields:
+        After every few texts.
 
     Raises:
         InputError: when there is no text, none has a token, or token ids are none of the model's.
@@ -194,6 +216,8 @@ def tokenized(
             given = input_of(model, model.check_ids(whole))
             inside = (len(before), len(whole) - len(after))
             found.append(Context(source, _label(text), begin, given, inside))
+        if source % _TEXTS_AT_ONCE == _TEXTS_AT_ONCE - 1:
+            yield
     if not found:
         msg = "No text of the corpus has a token in it."
         raise InputError(msg)
@@ -215,7 +239,7 @@ def text_examples(
         engine: the model's.
         objective: the unit, read at every token whatever positions its address names; a function
             of activations is read once a context.
-        texts: see :func:`tokenized`; what that returned can be given for several units.
+        texts: see :func:`tokenizing`; what that returned can be given for several units.
         survey: how, and what is shown.
         should_stop: asked before every block.
 
