@@ -67,11 +67,11 @@ def test_without_a_penalty_swaps_run_only_to_the_unit() -> None:
 
 
 def test_it_goes_to_the_best_child_even_where_that_is_worse() -> None:
-    model = tiny.model("gpt2")
+    model = tiny.model("llama")
     found: list[float] = []
 
     def job() -> None:
-        score = objective(model, "L2.N5")
+        score = objective(model, "L1.N5")
         steps = greedy(
             Engine.of(model), score, Greedy(**{**SMALL, "iterations": 30, "children": 6})
         )

@@ -122,14 +122,7 @@ def greedy(
     yield state
     search.clock.resume()
     while not search.over():
-        swaps = propose(
-            candidates,
-            current,
-            0,
-            Draw(how.penalty, how.children, how.top_k, how.places),
-            usable,
-            rng,
-        )
+        swaps = propose(candidates, current, 0, draw, usable, rng)
         best, chosen, done = -torch.inf, swaps[0], 0
         asked: list[float] = [best]
 
