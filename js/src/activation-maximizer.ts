@@ -54,17 +54,7 @@ function render(host: Host) {
     name: "ActivationMaximizer",
     className: "pc-activation-maximizer",
     needs: ["optimising and measuring", "optimise and measure"],
-    counted: [
-      "climb",
-      "facets",
-      "diverse",
-      "dream",
-      "greedy",
-      "single",
-      "examples",
-      "matter",
-      "discriminate",
-    ],
+    counted: COUNTED,
     picture,
     take(message, news) {
       if (news !== "own") return news !== "old";
@@ -219,7 +209,6 @@ function render(host: Host) {
 
   // --- tabs ---
   const prompts = promptsPanel(signal, {
-    dream: () => void start(),
     rivals: (method) => ask({ kind: "rivals", method }, prompts.refuse),
     load(candidate) {
       chosenCandidate = candidate;
@@ -429,5 +418,11 @@ function render(host: Host) {
 
   frame.start();
 }
+
+/** What was asked for on the side goes first: the status line is about that while it goes on. */
+const COUNTED = [
+  ...["examples", "matter", "discriminate", "single", "greedy"],
+  ...["facets", "diverse", "climb", "dream"],
+];
 
 export default { render };

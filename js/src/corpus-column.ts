@@ -92,9 +92,9 @@ export function corpusColumn(signal: AbortSignal, actions: CorpusActions): Corpu
         note,
         examples === null
           ? ""
-          : `${stale ? `Of another unit, ${examples.objective}. ` : ""}${examples.corpus}${
-              examples.done < examples.total ? `, ${examples.done} of ${examples.total} so far` : ""
-            }. ${examples.note}`.trim(),
+          : `${stale ? `Of another unit, ${examples.objective}. ` : ""}${examples.corpus}. ${
+              examples.note
+            }`.trim(),
       );
     },
   };

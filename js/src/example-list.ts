@@ -5,7 +5,7 @@ import { button, childSignal, h, keyed, say, set } from "./dom";
 import { exact, short } from "./format";
 import type { Measured } from "./maximizer-picture";
 import { stimulusView } from "./stimulus";
-import { type ActivationScale, activationColour, tokenLine } from "./token-line";
+import { type ActivationScale, activationColour, activationShare, tokenLine } from "./token-line";
 
 export interface ExampleList {
   element: HTMLElement;
@@ -138,8 +138,7 @@ function drawMap(
   for (let row = 0; row < height; row++) {
     for (let column = 0; column < width; column++) {
       const value = map[row * width + column] as number;
-      const share = (value - scale.low) / (scale.high - scale.low || 1);
-      const alpha = Math.min(0.85, Math.max(0, share));
+      const alpha = Math.min(0.85, activationShare(value, scale));
       pen.fillStyle = css(activationColour(value, scale, theme), alpha);
       pen.fillRect(column, row, 1, 1);
     }

@@ -126,14 +126,13 @@ export function examplesPanel(signal: AbortSignal, actions: ExamplesActions): Ex
       const { mean, sd, maximum } = examples;
       const facts = [
         stale ? `of another unit, ${examples.objective}` : "",
-        examples.done < examples.total ? `${examples.done} of ${examples.total} so far` : "",
         `${examples.count.toLocaleString("en-US")} measured`,
         mean === null ? "" : `mean ${short(mean)}`,
         sd === null ? "" : `sd ${short(sd)}`,
         maximum === null ? "" : `largest ${short(maximum)}`,
-        examples.note,
       ];
-      say(numbers, facts.filter((each) => each !== "").join(", "));
+      const words = facts.filter((each) => each !== "").join(", ");
+      say(numbers, examples.note === "" ? words : `${words}. ${examples.note}`);
       const made = keyed(
         list,
         parts,

@@ -95,13 +95,13 @@ export function matterPanel(signal: AbortSignal, measureIt: () => void): MatterP
       const wide = Math.max(1e-9, kl, ...controls.map((each) => each.kl));
       const usual = median(controls.map((each) => each.kl));
       const larger = controls.filter((each) => each.kl >= kl).length;
-      const than =
+      const beside =
         larger === 0
-          ? `more than each of the ${controls.length} random units`
-          : `no more than ${larger} of the ${controls.length} random units`;
+          ? `more than each of the ${controls.length} random units of its layer`
+          : `and ${larger} of the ${controls.length} random units of its layer change it as much or more`;
       say(
         sentence,
-        `Ablated to its ${matter.how}, ${matter.unit} changes the output by ${short(kl)}, ${than}, whose median is ${short(usual)}.`,
+        `Ablated to its ${matter.how}, ${matter.unit} changes the output by ${short(kl)}, ${beside} (their median is ${short(usual)}).`,
       );
       bars.replaceChildren(
         h("div", { class: "pc-title" }, "activation"),

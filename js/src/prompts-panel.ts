@@ -25,7 +25,6 @@ export interface PromptsPanel {
 }
 
 export interface PromptsActions {
-  dream(): void;
   rivals(method: "greedy" | "single"): void;
   load(candidate: number): void;
   table(): void;
@@ -71,13 +70,10 @@ export function promptsPanel(signal: AbortSignal, actions: PromptsActions): Prom
     ),
   }));
   const key = h("span", { class: "pc-key" });
-  const begin = button("search for prompts", { "data-live": true }, actions.dream, signal);
   const none = h(
     "p",
     { class: "pc-note pc-first" },
-    "No prompt yet: ",
-    begin,
-    " that drive the unit and still read like text (EPO).",
+    "Prompts that drive the unit and still read like text will stand here, by their activation and cross-entropy; greedy search and single tokens beside them.",
   );
   const status = h("p", { class: "pc-muted pc-small-print pc-number" });
   const body = h("tbody");
@@ -127,6 +123,12 @@ export function promptsPanel(signal: AbortSignal, actions: PromptsActions): Prom
     actions.table,
     signal,
   );
+  const files = h(
+    "span",
+    { class: "pc-group pc-to-end" },
+    ...saveButtons("the plot", actions.figure, signal),
+    csv,
+  );
   const run = h("span", { class: "pc-run", "aria-hidden": "true", hidden: true });
   const found = h(
     "div",
@@ -154,12 +156,7 @@ export function promptsPanel(signal: AbortSignal, actions: PromptsActions): Prom
       { class: "pc-line" },
       h("span", { class: "pc-muted" }, "compare with"),
       ...rivals.map((each) => each.element),
-      h(
-        "span",
-        { class: "pc-group pc-to-end" },
-        ...saveButtons("the plot", actions.figure, signal),
-        csv,
-      ),
+      files,
     ),
     error,
     none,
@@ -280,10 +277,9 @@ export function promptsPanel(signal: AbortSignal, actions: PromptsActions): Prom
         ...(refusal && { title: refusal }),
       });
     }
-    set(begin, { "data-off": refusalOf(picture, "dream") !== null });
     const candidates = front?.candidates ?? [];
     set(none, { hidden: candidates.length > 0 || isRunning(picture) });
-    set(found, { hidden: candidates.length === 0 });
+    for (const each of [found, files]) set(each, { hidden: candidates.length === 0 });
     const job = ["dream", "greedy", "single"]
       .map((each) => picture.progress.get(each))
       .find(Boolean);
@@ -292,7 +288,9 @@ export function promptsPanel(signal: AbortSignal, actions: PromptsActions): Prom
     if (front === null || candidates.length === 0) return;
     const stale = front.objective !== state.objective;
     set(element, { "data-stale": stale });
-    const there = (each: Candidate | null) => each?.text === state.input;
+    const ids = state.tokens.filter((token) => !token.bos).map((token) => token.id);
+    const there = (each: Candidate | null) =>
+      each !== null && each.tokens.map((token) => token.id).join() === ids.join();
     const loaded = (there(chosen) ? chosen : candidates.find(there))?.key ?? null;
     plot.update({ candidates, chosen: chosen?.key ?? null, loaded, stale });
     const kinds = KINDS.filter((kind) => candidates.some((each) => each.kind === kind));
@@ -317,6 +315,7 @@ export function promptsPanel(signal: AbortSignal, actions: PromptsActions): Prom
       `${method}${front.status}, iteration ${front.iteration}/${front.iterations}, ${front.tried.toLocaleString("en-US")} tried in ${short(front.seconds)} s${rate}`,
     );
     bar.update(promptScale(picture));
+    set(bar.element, { hidden: !candidates.some((each) => each.activations !== null) });
     const order = [...candidates].sort((a, b) => b.activation - a.activation);
     const shown = cap.take(order);
     const made = keyed(body, lines, shown, (each) => each.key, line);

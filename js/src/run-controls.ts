@@ -18,11 +18,11 @@ export interface RunActions {
   stop(): void;
 }
 
-/** What runs, in words: "facets 120/256". */
+/** What is counted: "step 120/256". */
 const WORDS = {
   climb: "step",
-  facets: "facets, step",
-  diverse: "diverse set, step",
+  facets: "step",
+  diverse: "step",
   dream: "iteration",
   greedy: "greedy, iteration",
   single: "single tokens,",

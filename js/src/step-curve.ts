@@ -24,7 +24,9 @@ export interface StepCurve {
   paint(theme: Theme): void;
 }
 
-const HALF = 7; // of the handle, at the normal type size
+// At the normal type size: where the axis begins, after the words on its left, and half the handle.
+const LEFT = 34;
+const HALF = 7;
 
 export function stepCurve(
   signal: AbortSignal,
@@ -55,11 +57,12 @@ export function stepCurve(
     if (on === null) return;
     const { pen, width, height, unit } = on;
     const { curve, steps, step } = picture;
-    const inset = HALF * unit;
+    const left = LEFT * unit;
+    const right = width - HALF * unit;
     const bottom = height - 7 * unit;
     const top = 3 * unit;
     const last = Math.max(1, picture.total - 1);
-    const x = (at: number) => inset + (at / last) * (width - 2 * inset);
+    const x = (at: number) => left + (at / last) * (right - left);
     const known = curve.values.filter(Number.isFinite);
     let low = Math.min(0, ...extent(known));
     let high = Math.max(0, ...extent(known));
@@ -69,8 +72,8 @@ export function stepCurve(
     pen.lineWidth = 1;
     pen.strokeStyle = ink(0.3);
     pen.beginPath();
-    pen.moveTo(inset, Math.round(y(0)) + 0.5);
-    pen.lineTo(width - inset, Math.round(y(0)) + 0.5);
+    pen.moveTo(left, Math.round(y(0)) + 0.5);
+    pen.lineTo(right, Math.round(y(0)) + 0.5);
     pen.stroke();
     pen.strokeStyle = ink(0.55);
     pen.beginPath();
@@ -105,11 +108,17 @@ export function stepCurve(
     }
     if (known.length === 0) return;
     pen.font = `${10 * unit}px ${getComputedStyle(canvas).fontFamily}`;
-    pen.textBaseline = "top";
+    pen.textBaseline = "middle";
+    pen.textAlign = "right";
     pen.fillStyle = ink(0.7);
-    const label = short(high > 0 ? high : low);
-    // Where the line is not: it begins low and ends high.
-    pen.fillText(label, inset + 2 * unit, 0);
+    const words = (value: number) => {
+      const at = Math.min(bottom - 4 * unit, Math.max(top + 4 * unit, y(value)));
+      pen.fillText(value === 0 ? "0" : short(value), left - 5 * unit, at);
+    };
+    if (high > 0) words(high);
+    if (low < 0) words(low);
+    // Zero keeps away from the other two.
+    if (bottom - y(0) > 14 * unit || low === 0) if (y(0) - top > 14 * unit || high === 0) words(0);
   };
 
   const go = (step: number) => {

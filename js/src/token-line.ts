@@ -27,8 +27,19 @@ export interface TokenLine {
   ): void;
 }
 
+/** Where the colours begin: at zero, where there is a zero among the values. */
+function baseOf({ low, high }: ActivationScale): number {
+  return low < 0 && high > 0 ? 0 : low;
+}
+
+/** From 0 at the beginning of the scale to 1 at its end. */
+export function activationShare(value: number, scale: ActivationScale): number {
+  const base = baseOf(scale);
+  return Math.min(1, Math.max(0, (value - base) / (scale.high - base || 1)));
+}
+
 export function activationColour(value: number, scale: ActivationScale, theme: Theme): Rgb {
-  return oranges((value - scale.low) / (scale.high - scale.low || 1), theme);
+  return oranges(activationShare(value, scale), theme);
 }
 
 export function tokenLine(): TokenLine {
@@ -64,7 +75,7 @@ export function tokenLine(): TokenLine {
 
 export interface ActivationBar {
   element: HTMLElement;
-  update(scale: ActivationScale, words?: string): void;
+  update(scale: ActivationScale): void;
   paint(theme: Theme): void;
 }
 
@@ -73,32 +84,28 @@ export function activationBar(signal: AbortSignal): ActivationBar {
   const low = h("span", { class: "pc-number" });
   const high = h("span", { class: "pc-number" });
   const canvas = h("canvas", { class: "pc-bar", "aria-hidden": "true" });
-  const zero = h("span", { class: "pc-number pc-scale-zero" }, "0");
   const element = h(
     "div",
     { class: "pc-heat-bar" },
     word,
     low,
-    h("span", { class: "pc-heat-scale" }, canvas, zero),
+    h("span", { class: "pc-heat-scale" }, canvas),
     high,
   );
-  let scale: ActivationScale = { low: 0, high: 1 };
   let theme = LIGHT;
   const draw = () => drawBar(canvas, (share) => oranges(share, theme));
   onResize(canvas, draw, signal);
 
   return {
     element,
-    update(next, words = "activation") {
-      scale = next;
-      say(word, words);
-      say(low, short(scale.low));
+    update(scale) {
+      const base = baseOf(scale);
+      say(low, short(base));
       say(high, short(scale.high));
-      set(low, { title: exact(scale.low) });
+      set(low, {
+        title: scale.low < base ? `and below, down to ${exact(scale.low)}` : exact(base),
+      });
       set(high, { title: exact(scale.high) });
-      const at = -scale.low / (scale.high - scale.low || 1);
-      set(zero, { hidden: !(at > 0.08 && at < 0.92) });
-      zero.style.left = `${100 * at}%`;
     },
     paint(next) {
       theme = next;

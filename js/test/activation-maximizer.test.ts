@@ -521,7 +521,7 @@ test("a unit that matters stands beside hatched random units of its layer", asyn
   expect(sent(model, "matter")[0]).toMatchObject({ track: 1, candidate: null });
   await until(() => all(root, ".pc-matter-line").length === 8);
   expect(one(root, ".pc-matter-sentence").textContent).toBe(
-    "Ablated to its mean, _blocks.9:c17 changes the output by 1.83, more than each of the 5 random units, whose median is 0.0210.",
+    "Ablated to its mean, _blocks.9:c17 changes the output by 1.83, more than each of the 5 random units of its layer (their median is 0.0210).",
   );
   const controls = all(root, ".pc-matter-line[data-control] .pc-swatch-control");
   expect(controls).toHaveLength(5);

@@ -430,7 +430,7 @@ export class FakeMaximizer {
   ): Candidate {
     const length = kind === "single" ? 1 : 12;
     const tokens = Array.from({ length }, (_, i) => ({
-      id: 300 + i,
+      id: 300 + 50 * key + i,
       text: PROMPT_WORDS[(i * 5 + key * 7) % PROMPT_WORDS.length] as string,
     }));
     return {
@@ -822,7 +822,12 @@ export class FakeMaximizer {
         this.loaded.push(message);
         const found = this.front?.candidates.find((each) => each.key === message.candidate);
         const input = found?.text ?? "a picture";
-        this.declare({ input, can_undo: true });
+        const tokens = (found?.tokens ?? []).map((token, position) => ({
+          ...token,
+          position,
+          bos: false,
+        }));
+        this.declare({ input, tokens, can_undo: true });
         return this.reply(message.id, { of: "load", input });
       }
       case "save": {

@@ -94,10 +94,7 @@ test("a point that is looked at is shown above, and marked in the table", async 
 
 test("the front grows while a search runs, and its table with it", async () => {
   const { root, model, kernel } = await ready({ dreamed: false, pace: 15 });
-  one(
-    root,
-    ".pc-optimised .pc-first:not([hidden]) button, .pc-prompts-panel .pc-first button",
-  ).click();
+  named(one(root, ".pc-optimised"), "search").click();
   await until(() => model.kinds().includes("dream"));
   await until(() => (kernel.front?.iteration ?? 0) > 10);
   await until(() => all(root, ".pc-candidates tbody tr").length > 5);
