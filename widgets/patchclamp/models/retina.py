@@ -121,7 +121,8 @@ def _window(width: float, middle: float, *, surround: bool) -> Tensor:
     if surround:
         wide = torch.exp(-((place / (2.5 * width)) ** 2) / 2)
         window = window - 0.9 * wide / wide.sum()
-    return window / window.norm()
+    unit: Tensor = window / window.norm()
+    return unit
 
 
 def _kernel(speed: float, *, transient: bool) -> Tensor:
@@ -129,4 +130,5 @@ def _kernel(speed: float, *, transient: bool) -> Tensor:
     ago = torch.arange(float(MEMORY)).flip(0)
     fast, slow = ((ago / tau) ** 2 * torch.exp(-ago / tau) for tau in (speed, 2 * speed))
     kernel = fast / fast.sum() - slow / slow.sum() if transient else slow
-    return kernel / kernel.norm()
+    unit: Tensor = kernel / kernel.norm()
+    return unit
