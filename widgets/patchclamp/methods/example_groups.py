@@ -146,7 +146,8 @@ class CorpusUnit:
         """What a reader must know, in sentences; may be empty."""
         told = []
         if not self.finished:
-            told.append(f"Of {self.total:,} contexts {self.done:,} were measured.")
+            what = "contexts" if self.of == "tokens" else "stimuli"
+            told.append(f"Of {self.total:,} {what} {self.done:,} were measured.")
         if self.split:
             were = "text was" if self.split == 1 else "texts were"
             told.append(f"{self.split:,} {were} longer than a context and split.")

@@ -8,7 +8,6 @@ import base64
 import binascii
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +19,7 @@ from patchclamp.errors import InputError, PatchclampError, Stopped
 from patchclamp.methods.corpus_examples import corpus_examples, own_example, shipped_texts
 from patchclamp.methods.front import Candidate
 from patchclamp.methods.stimulus_examples import StimulusExample
-from patchclamp.methods.text_examples import Context, TextExample, TokenizedTexts, tokenized
+from patchclamp.methods.text_examples import TextExample, TokenizedTexts, tokenizing
 
 from . import aims, rows
 from . import messages as say
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 _FILLS_EVERY = 0.5  # seconds between two pictures of examples that fill in
 _MOST_BYTES = 4 * 2**20  # of a file of the user's
 _FILES = 4  # of the user's that are kept
-_TEXTS_AT_ONCE = 8  # of a corpus that is read; others are served in between
 _BESIDE = 8  # examples that join the plot of prompts
 
 
@@ -205,22 +203,10 @@ class ExampleView(DreamView):
         if self._module is not None or isinstance(corpus, TokenizedTexts):
             return corpus
         if self._tokens_kept is None or self._tokens_kept[0] is not corpus:
-            model, texts = self._language_session().model, list(corpus)
-            contexts: list[Context] = []
-            split = skipped = 0
-            for begin in range(0, len(texts), _TEXTS_AT_ONCE):
-                some: Any = texts[begin : begin + _TEXTS_AT_ONCE]
-                if all(isinstance(text, str) and not text for text in some):
-                    skipped += len(some)
-                    continue
-                read = tokenized(model, some, should_stop=should_stop)
-                contexts += [replace(c, source=begin + c.source) for c in read.contexts]
-                split, skipped = split + read.split, skipped + read.skipped
-                yield
-            if not contexts:
-                msg = "No text of the corpus has a token in it."
-                raise InputError(msg)
-            whole = TokenizedTexts(tuple(contexts), len(texts), split, skipped)
+            texts: Any = corpus
+            whole = yield from tokenizing(
+                self._language_session().model, texts, should_stop=should_stop
+            )
             self._tokens_kept = (corpus, whole)
         return self._tokens_kept[1]
 
