@@ -1,4 +1,4 @@
-# make lab | test | dev | check | bench | clean. Everything that is made stays in this folder.
+# make lab | test | dev | check | bench | truth | clean. Everything that is made stays in this folder.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,7 +23,7 @@ BUNDLES := node_modules/.bundles-ready
 SETUP := pyproject.toml constraints.txt hatch_build.py
 FRONT_END := package.json tsconfig.json $(shell find js -path js/test -prune -o -print 2>/dev/null)
 
-.PHONY: help lab test dev check bench clean model
+.PHONY: help lab test dev check bench truth clean model
 
 help:
 	@echo "make lab    set everything up and open JupyterLab on the tour"
@@ -31,6 +31,7 @@ help:
 	@echo "make dev    JupyterLab with views that reload while their sources change"
 	@echo "make check  lint, formatting and types, Python and front end"
 	@echo "make bench  the benchmarks: one line a figure"
+	@echo "make truth  what takes hours to check: results against published claims"
 	@echo "make clean  remove everything that make made"
 
 lab: $(LAB_ENV) $(BUNDLES) model
@@ -54,6 +55,10 @@ check: $(TEST_ENV) node_modules/.package-lock.json
 
 bench: $(TEST_ENV) $(BUNDLES) model
 	$(IN_VENV)/python -m tests.benchmarks
+
+# Not part of `make test`. Each file says what it asks and for how long; results stand beside it.
+truth: $(TEST_ENV) $(BUNDLES) model
+	$(IN_VENV)/python -m pytest tests/truth -s $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) node_modules widgets/patchclamp/static build dist
