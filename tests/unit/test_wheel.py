@@ -17,6 +17,7 @@ import anywidget
 import nbformat
 import pytest
 
+import patchclamp.corpora
 import patchclamp.views
 from patchclamp.models import catalogue, store
 
@@ -155,6 +156,16 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     sources = (".ts", ".tsx", ".map", ".ipynb", ".pyc")
     assert not [name for name in names(wheel) if name.endswith(sources)]
     assert "patchclamp/py.typed" in names(wheel)
+
+
+def test_the_texts_and_pictures_are_in_the_wheel_with_their_sources(wheel: Path) -> None:
+    corpora = Path(patchclamp.corpora.__file__).parent
+    here = {path.relative_to(corpora).as_posix(): path for path in corpora.rglob("*")}
+    data = {name: path for name, path in here.items() if path.is_file() and ".py" not in name}
+    assert {"SOURCES.md", "english.jsonl.gz", "pictures/SOURCES.md"} <= data.keys()
+    with zipfile.ZipFile(wheel) as packed:
+        for name, path in data.items():
+            assert packed.read(f"patchclamp/corpora/{name}") == path.read_bytes()
 
 
 def test_the_shipped_models_are_whole_in_the_wheel(wheel: Path, tmp_path: Path) -> None:
