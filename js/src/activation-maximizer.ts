@@ -353,10 +353,12 @@ function render(host: Host) {
     if (refusalOf(picture, "discriminate") === null) there.push("discriminate");
     const several = picture.tracks.filter((each) => each.kind !== "climb").length;
     const found = picture.front?.candidates.length ?? 0;
+    const { matter: ablated } = picture;
+    const measure = ablated?.measured.startsWith("KL") ? "KL " : "";
     below.update(there, {
       facets: several > 0 ? String(several) : "",
       prompts: found > 0 ? String(found) : "",
-      matter: picture.matter === null ? "" : short(picture.matter.kl),
+      matter: ablated === null ? "" : `${measure}${short(ablated.kl)}`,
     });
     // A part that nobody sees is painted when it is shown.
     if (below.chosen() === "prompts") prompts.update(picture, candidate, theme);

@@ -90,7 +90,7 @@ export function mark(
 export function markItem(kind: Kind, words: string, theme: Theme, filled = true): HTMLElement {
   const item = document.createElement("span");
   item.className = "pc-key-item";
-  const drawn = s("svg", { width: 12, height: 12, "aria-hidden": "true" });
+  const drawn = s("svg", { viewBox: "0 0 12 12", class: "pc-mark", "aria-hidden": "true" });
   drawn.append(mark(kind, 6, 6, 4, theme, filled));
   item.append(drawn, words);
   return item;

@@ -73,12 +73,12 @@ export function takeMaximizer(picture: MaximizerPicture, message: Unpacked<Down>
   switch (message.kind) {
     case "maximizer":
       if (message.revision < picture.revision) return false;
+      // A run that begins has nothing of an earlier failure left to say; one that ends may have.
+      if (!isRunning(picture) && runs(message.state)) picture.failure = "";
       picture.revision = message.revision;
       picture.state = message.state;
       return true;
     case "frame":
-      // A run that goes on has nothing of an earlier failure left to say.
-      picture.failure = "";
       // A track that began again has nothing of what it had.
       if (message.frame.step < (picture.latest.get(message.frame.track)?.step ?? 0)) {
         picture.held.delete(message.frame.track);
@@ -212,6 +212,10 @@ export function taken(picture: MaximizerPicture, track: Optimised): number {
 /** Why a mode cannot be had; null where it can. */
 export function refusalOf(picture: MaximizerPicture, mode: Mode): string | null {
   return picture.state?.modes.find((each) => each.mode === mode)?.refusal ?? null;
+}
+
+function runs(state: MaximizerState): boolean {
+  return state.activity !== null && !state.activity.paused;
 }
 
 export function isRunning(picture: MaximizerPicture, mode?: Mode): boolean {

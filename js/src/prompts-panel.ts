@@ -246,8 +246,8 @@ export function promptsPanel(signal: AbortSignal, actions: PromptsActions): Prom
         if (now.every((each, i) => each === drawn[i])) return;
         drawn = now;
         const svg = s("svg", {
-          width: 12,
-          height: 12,
+          viewBox: "0 0 12 12",
+          class: "pc-mark",
           role: "img",
           "aria-label": WORD[candidate.kind],
         });

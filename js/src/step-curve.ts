@@ -25,7 +25,7 @@ export interface StepCurve {
 }
 
 // At the normal type size: where the axis begins, after the words on its left, and half the handle.
-const LEFT = 34;
+const LEFT = 42;
 const HALF = 7;
 
 export function stepCurve(
@@ -115,10 +115,10 @@ export function stepCurve(
       const at = Math.min(bottom - 4 * unit, Math.max(top + 4 * unit, y(value)));
       pen.fillText(value === 0 ? "0" : short(value), left - 5 * unit, at);
     };
-    if (high > 0) words(high);
-    if (low < 0) words(low);
-    // Zero keeps away from the other two.
-    if (bottom - y(0) > 14 * unit || low === 0) if (y(0) - top > 14 * unit || high === 0) words(0);
+    // Zero before the others, which keep away from it.
+    words(0);
+    if (y(0) - top > 14 * unit) words(high);
+    if (bottom - y(0) > 14 * unit) words(low);
   };
 
   const go = (step: number) => {

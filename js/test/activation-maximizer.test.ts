@@ -594,8 +594,16 @@ test("a run that failed is said in a sentence, and the best picture so far stays
     error: "The objective became NaN at step 12; the best picture so far is kept.",
     revision: 1,
   });
-  await until(() => root.textContent?.includes("became NaN at step 12"));
+  const said = () => root.textContent?.includes("became NaN at step 12");
+  await until(said);
   expect(painted(root).join()).toBe(before);
+  // The last frame and the end of the run come after it; the next start takes it away.
+  kernel.sayFrame(1, 254, 255);
+  kernel.declare({ activity: null });
+  await frames();
+  expect(said()).toBe(true);
+  go(root).click();
+  await until(() => !said());
 });
 
 test("what cannot be had here says why, and its tab or button is off", async () => {
