@@ -33,7 +33,7 @@ import torch
 torch.manual_seed(0)
 import patchclamp as pc
 from ipywidgets import Widget
-from tests.lab.tiny_model import SCRIPT, SENTENCE, encoder, slow, tiny
+from tests.lab.tiny_model import SCRIPT, SENTENCE, encoder, eye, slow, squares, tiny
 model = tiny()
 """
 

@@ -406,7 +406,12 @@ class Notebook:
         deadline = time.monotonic() + self.patience
         while not self.value(f"bool({condition})"):
             if time.monotonic() > deadline:
-                raise LabError(f"This never came true: {condition}")
+                said = self.page.evaluate(
+                    """() => [...document.querySelectorAll(".pc-error, .pc-status")]
+                      .filter(each => each.checkVisibility()).map(each => each.textContent)
+                      .concat([...window.pcSpy.asked.values()]).filter(each => each)"""
+                )
+                raise LabError(f"This never came true: {condition}; the page says {said}")
 
     # --- the view ---------------------------------------------------------------------------------
 
@@ -425,6 +430,10 @@ class Notebook:
     def ablator(self, index: int = 0) -> Locator:
         """One of the CircuitAblators, at rest."""
         return self._at_rest(".pc-circuit-ablator", index, _FRESH)
+
+    def maximizer(self, index: int = 0) -> Locator:
+        """One of the ActivationMaximizers, at rest: nothing is optimised."""
+        return self._at_rest(".pc-activation-maximizer", index, _FRESH)
 
     def _at_rest(self, selector: str, index: int, shown: str) -> Locator:
         """A view once it shows all that its kernel knows, and neither has more to say.

@@ -23,9 +23,18 @@ def test_at_rest_waits_for_what_a_slow_view_has_yet_to_say(notebook: Notebook) -
     )
     notebook.run_all()
     notebook.settled()
-    # Nothing may be said now, and in half a second at the earliest.
-    notebook.python(f"clamp._outbox._allowed = {1 - RATE / 2}; session.input = 'a dog saw the cat'")
+    notebook.python(
+        "outbox = clamp._outbox\n"
+        "outbox._allowed = -1e6  # nothing may be said now\n"
+        "session.input = 'a dog saw the cat'"
+    )
     assert len(notebook.shown()["tokens"]) == 11
+    notebook.python(
+        "outbox._timer.cancel()\n"
+        "outbox._timer = None\n"
+        f"outbox._allowed, outbox._counted = {1 - RATE / 2}, time.monotonic()\n"
+        "outbox._flush()  # in half a second"
+    )
     notebook.settled()
     assert notebook.shown()["tokens"][1:] == ["a", "dog", "saw", "the", "cat"]
 

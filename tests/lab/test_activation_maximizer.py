@@ -1,0 +1,462 @@
+"""ActivationMaximizer in JupyterLab, on tiny random models: a hand, Python, and back.
+
+While something is optimised nothing is at rest: what is waited for then is a state, such as a step
+that was reached. Pictures and numbers are read off the page and compared with what Python has.
+"""
+
+from __future__ import annotations
+
+import re
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.lab.test_neuron_clamp import agrees
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Locator, Route
+
+    from tests.lab.lab import Notebook
+
+SHOW_PICTURES = """
+maximizer = pc.ActivationMaximizer(session, "second:c2", corpus=squares())
+maximizer.set_options(steps=100_000, size=32)
+maximizer
+"""
+PICTURES = ("session = pc.ModuleSession(eye())", SHOW_PICTURES)
+"""A picture that is not through before somebody stops it."""
+SHOW_PROMPTS = """
+texts = [f"the cat saw {what} on a mat" for what in ("w0 w1", "city", "of w9")]
+maximizer = pc.ActivationMaximizer(session, "L2.N7", corpus=texts)
+maximizer.set_options(length=5, population=4, children=8, iterations=4)
+maximizer
+"""
+PROMPTS = ("session = pc.Session(model, SENTENCE)", SHOW_PROMPTS)
+TAKEN = "int(maximizer.tracks.step.max()) if len(maximizer.tracks) else 0"
+STATUS = "maximizer.tracks.status.tolist()"
+# Every step of the optimisation that runs, and when it ended.
+NOTE_STEPS = """
+run = next(iter(maximizer._tracks.values())).optimization
+steps, plain = [], run.step
+
+
+def noted(should_stop=None):
+    found = plain(should_stop)
+    steps.append((found.step, time.time()))
+    return found
+
+
+run.step = noted
+"""
+
+
+@pytest.fixture
+def seen(notebook: Notebook) -> Notebook:
+    """The notebook with a view on a model of pictures; nothing is optimised yet."""
+    notebook.cells(*PICTURES)
+    notebook.run_all()
+    notebook.maximizer()
+    return notebook
+
+
+@pytest.fixture
+def dreamt(notebook: Notebook) -> Notebook:
+    """The notebook with a view on a language model, prompts found."""
+    notebook.cells(*PROMPTS)
+    notebook.run_all()
+    notebook.maximizer()
+    go(notebook).click()
+    notebook.until("len(maximizer.front) > 2 and maximizer._last_search.status == 'done'")
+    notebook.maximizer()
+    return notebook
+
+
+def view_of(notebook: Notebook) -> Locator:
+    """The view, whatever it does."""
+    return notebook.page.locator(".pc-activation-maximizer").first
+
+
+def go(notebook: Notebook) -> Locator:
+    """The button that starts, pauses and continues."""
+    return view_of(notebook).locator(".pc-go")
+
+
+def stop(notebook: Notebook) -> Locator:
+    """The button that stops what is optimised."""
+    return view_of(notebook).get_by_role("button", name="Stop this run")
+
+
+def ran(notebook: Notebook, steps: int) -> None:
+    """The page comes to show that so many steps were taken."""
+    notebook.wait(
+        """least => {
+          const said = document.querySelector(".pc-step-count").textContent;
+          return Number(/(\\d+)\\//.exec(said)?.[1] ?? 0) >= least;
+        }""",
+        steps,
+    )
+
+
+def pixels(notebook: Notebook, selector: str = ".pc-optimised .pc-stimulus") -> list[int]:
+    """What a canvas shows: red, green and blue of each of its own pixels, 0 to 255."""
+    found: list[int] = notebook.page.evaluate(
+        """selector => {
+          const canvas = document.querySelector(".pc-activation-maximizer " + selector);
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          return [...data].filter((_, i) => i % 4 !== 3);
+        }""",
+        selector,
+    )
+    return found
+
+
+def picture(notebook: Notebook, expression: str) -> Any:
+    """A picture as Python has it, as a screen would show it: bytes."""
+    shown = f"(255 * {expression}).round().permute(1, 2, 0).flatten().int().tolist()"
+    return np.array(notebook.value(shown))
+
+
+def told(notebook: Notebook, selector: str, pattern: str) -> str:
+    """What an error says, once it can be read."""
+    error = view_of(notebook).locator(selector).filter(has_text=re.compile(pattern)).first
+    error.wait_for(state="visible")
+    said = error.inner_text()
+    assert said.rstrip().endswith((".", "?")), said
+    return said
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def test_frames_arrive_while_it_runs_and_stop_keeps_the_last(seen: Notebook) -> None:
+    go(seen).click()
+    ran(seen, 5)
+    seen.wait("() => document.querySelector('.pc-go').textContent === 'pause'")
+    earlier = pixels(seen)
+    for _ in range(2):
+        # The canvas is painted again and again, with other pixels.
+        seen.wait(
+            """earlier => {
+              const canvas = document.querySelector(".pc-optimised .pc-stimulus");
+              const { data } =
+                canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+              return [...data].filter((_, i) => i % 4 !== 3).some((v, i) => v !== earlier[i]);
+            }""",
+            earlier,
+        )
+        earlier = pixels(seen)
+    ran(seen, seen.value(TAKEN))
+    stop(seen).click()
+    seen.until(f"{STATUS} == ['stopped']")
+    seen.maximizer()
+    # The page shows what Python saw last, in each of its pixels.
+    last = picture(seen, "maximizer.frame()")
+    assert np.abs(np.array(pixels(seen)) - last).max() <= 1
+    taken = seen.value(TAKEN)
+    assert re.search(rf"\b{taken}/", view_of(seen).locator(".pc-step-count").inner_text())
+    assert last.std() > 1
+    assert seen.value("bool(maximizer.tracks.best[0] > maximizer.history.value[0])")
+
+
+def test_stop_ends_it_within_half_a_second_and_nothing_goes_on(seen: Notebook) -> None:
+    late = []
+    for _ in range(5):
+        go(seen).click()
+        ran(seen, 5)
+        seen.python(NOTE_STEPS)
+        seen.until("len(steps) > 3")
+        seen.page.evaluate(
+            """() => document.addEventListener("click", () => { window.clicked = Date.now(); },
+              { capture: true, once: true })"""
+        )
+        stop(seen).click()
+        seen.until(f"{STATUS} == ['stopped']")
+        clicked = seen.page.evaluate("() => window.clicked / 1000")
+        seen.maximizer()  # nothing computes any more
+        taken = seen.value("len(steps)")
+        late.append(seen.value("steps[-1][1]") - clicked)
+        assert go(seen).inner_text() == "start"
+        seen.maximizer()
+        assert seen.value("len(steps)") == taken
+    assert median(late) < 0.5, late
+
+
+def test_pause_holds_it_and_continue_goes_on_from_the_same_step(seen: Notebook) -> None:
+    go(seen).click()
+    ran(seen, 5)
+    seen.python(NOTE_STEPS)
+    seen.until("len(steps) > 3")
+    go(seen).click()
+    seen.until(f"{STATUS} == ['paused']")
+    seen.maximizer()
+    held = seen.value("len(steps)")
+    assert go(seen).inner_text() == "continue"
+    shown = pixels(seen)
+    go(seen).click()
+    seen.until(f"len(steps) > {held} + 3")
+    stop(seen).click()
+    seen.until(f"{STATUS} == ['stopped']")
+    seen.maximizer()
+    # No step was left out, none was taken twice.
+    steps = seen.value("[step for step, _ in steps]")
+    assert steps == list(range(steps[0], steps[0] + len(steps)))
+    assert pixels(seen) != shown
+
+
+def test_the_scrubber_shows_the_frame_that_python_has_kept(seen: Notebook) -> None:
+    seen.python("maximizer.climb(steps=40)")
+    seen.maximizer()
+    newest = pixels(seen)
+    slider = view_of(seen).get_by_role("slider", name="Step whose picture is shown")
+    slider.focus()
+    for key, step in (("Home", "0"), ("ArrowRight", "steps[1]"), ("End", "steps[-1]")):
+        slider.press(key)
+        seen.maximizer()
+        seen.python("steps = next(iter(maximizer._tracks.values())).optimization.history.steps")
+        shown = np.array(pixels(seen))
+        assert np.abs(shown - picture(seen, f"maximizer.frame({step})")).max() <= 1, key
+        assert f"step {seen.value(step)}" in view_of(seen).locator(".pc-at-step").inner_text()
+    slider.press("Home")
+    seen.maximizer()
+    assert pixels(seen) != newest
+    view_of(seen).get_by_role("button", name="newest").click()
+    seen.maximizer()
+    assert pixels(seen) == newest
+
+
+def test_another_unit_is_typed_refused_and_undone(seen: Notebook) -> None:
+    box = view_of(seen).locator(".pc-unit-form").get_by_role("combobox").first
+    box.fill("second:c99")
+    box.press("Enter")
+    assert "second" in told(seen, ".pc-unit-form .pc-error", "c99|channel")
+    assert seen.value("maximizer.objective.text") == "second:c2"
+    box.fill("first:c1")
+    box.press("Enter")
+    seen.until("maximizer.objective.text == 'first:c1'")
+    seen.maximizer()
+    view_of(seen).locator(".pc-model").click()
+    seen.page.keyboard.press("Control+z")
+    seen.until("maximizer.objective.text == 'second:c2'")
+    seen.maximizer()
+    assert box.input_value() == "second:c2"
+
+
+def test_what_cannot_be_optimised_is_a_sentence_and_the_best_so_far_stays(seen: Notebook) -> None:
+    seen.python("maximizer.climb(steps=10)")
+    seen.maximizer()
+    before = pixels(seen)
+    options = view_of(seen).get_by_role("button", name="options")
+    options.click()
+    size = view_of(seen).locator(".pc-options").get_by_label(re.compile("^size"))
+    size.fill("3")
+    size.press("Enter")
+    assert "8" in told(seen, ".pc-options .pc-error", "smallest|at least|size")
+    assert seen.value("maximizer._aim.drawing.size") == 32
+    seen.maximizer()
+    assert pixels(seen) == before
+    # In the middle of a run no number comes out of the model any more.
+    seen.python("maximizer.set_options(steps=100_000)")
+    seen.maximizer()
+    go(seen).click()
+    ran(seen, 5)
+    seen.python(
+        "weights = session.model.module.second.weight\n"
+        "kept = weights.detach().clone()\n"
+        "with torch.no_grad(): weights.fill_(float('nan'))"
+    )
+    seen.until(f"{STATUS} == ['failed']")
+    seen.python("with torch.no_grad(): weights.copy_(kept)")
+    seen.maximizer()
+    said = told(seen, ".pc-error", "finite|NaN|not a number")
+    assert "inf" not in said.lower().replace("finite", "")
+    best = seen.value("maximizer.tracks.best[0]")
+    assert np.isfinite(best)
+    assert np.isfinite(np.array(pixels(seen))).all()
+    assert np.array(pixels(seen)).std() > 1
+
+
+def test_facets_stand_side_by_side_with_the_images_that_they_came_from(seen: Notebook) -> None:
+    seen.python("maximizer.set_options(steps=20)")
+    seen.maximizer()
+    view_of(seen).get_by_role("tab", name="facets").click()
+    panel = view_of(seen).locator(".pc-facets")
+    panel.get_by_label(re.compile("^facets")).fill("2")
+    panel.get_by_role("button", name="find facets").click()
+    seen.until(f"{STATUS} == ['done', 'done']")
+    seen.maximizer()
+    facets = panel.locator(".pc-facet")
+    assert facets.count() == 2
+    boxes = [facets.nth(i).bounding_box() for i in range(2)]
+    assert boxes[0] is not None
+    assert boxes[1] is not None
+    assert boxes[0]["y"] == boxes[1]["y"]
+    assert boxes[1]["x"] >= boxes[0]["x"] + boxes[0]["width"]
+    for i in range(2):
+        source = int(re.findall(r"from (\d+)", facets.nth(i).inner_text())[0])
+        assert source >= 2
+        shown = facets.nth(i).locator(".pc-members .pc-stimulus")
+        assert 1 <= shown.count() <= source
+    red, blue = (
+        np.array(pixels(seen, f".pc-facet:nth-child({i + 1}) .pc-members .pc-stimulus"))
+        for i in range(2)
+    )
+    # One came from the red squares and one from the blue ones.
+    sides = {int(np.argmax(each.reshape(-1, 3).mean(axis=0))) for each in (red, blue)}
+    assert sides == {0, 2}
+    facets.nth(1).locator(".pc-facet-show").click()
+    seen.maximizer()
+    assert view_of(seen).locator(".pc-optimised").get_by_text("facet 2").is_visible()
+
+
+def test_a_found_picture_is_put_into_the_session_and_undo_takes_it_back(seen: Notebook) -> None:
+    seen.python("maximizer.climb(steps=10)")
+    seen.maximizer()
+    assert seen.value("session.input is None")
+    view_of(seen).locator(".pc-optimised").get_by_role("button", name="load").click()
+    seen.until("session.input is not None")
+    assert seen.value("bool((session.input == maximizer.frame()).all())")
+    seen.maximizer()
+    view_of(seen).get_by_role("button", name="undo").click()
+    seen.until("session.input is None")
+
+
+# --- prompts -------------------------------------------------------------------------------------
+
+
+def test_a_click_on_a_point_of_the_front_loads_its_prompt(dreamt: Notebook) -> None:
+    box = view_of(dreamt).get_by_role("application", name=re.compile("^Prompts: activation"))
+    box.scroll_into_view_if_needed()
+    box.focus()
+    box.press("End")
+    ring = view_of(dreamt).locator(".pc-front-over circle").last.bounding_box()
+    assert ring is not None
+    dreamt.page.mouse.move(ring["x"] + ring["width"] / 2, ring["y"] + ring["height"] / 2)
+    pointed = view_of(dreamt).locator(".pc-candidates tr[data-pointed]")
+    key = int(pointed.get_attribute("data-key") or "0")
+    front = dreamt.value("maximizer.front.to_dict('records')")
+    found = next(each for each in front if each["candidate"] == key)
+    truth = "pc.Session(model, torch.tensor({ids})).baseline.activation('L2.N7')[-1]"
+    assert found["activation"] == pytest.approx(
+        dreamt.value(f"float({truth.format(ids=found['ids'])})"), rel=1e-4, abs=1e-5
+    )
+    dreamt.page.mouse.down()
+    dreamt.page.mouse.up()
+    dreamt.until(f"session.ids.tolist() == {found['ids']}")
+    dreamt.maximizer()
+    assert pointed.get_attribute("data-loaded") is not None
+    dreamt.page.keyboard.press("Control+z")
+    dreamt.until("session.text == SENTENCE")
+    # The same by keys alone.
+    box.focus()
+    box.press("End")
+    box.press("Enter")
+    dreamt.until(f"session.ids.tolist() == {found['ids']}")
+
+
+def test_examples_are_shaded_on_one_scale_by_what_python_measures(dreamt: Notebook) -> None:
+    view = view_of(dreamt)
+    view.get_by_role("tab", name="examples").click()
+    view.locator(".pc-examples-panel").get_by_role("button", name="measure the corpus").click()
+    dreamt.maximizer()
+    lines = view.locator(".pc-examples-panel .pc-example-text")
+    assert lines.count() > 0
+    top = dreamt.value("maximizer.on_corpus.groups[0].examples[0].activation")
+    title = lines.first.locator(".pc-example-value").get_attribute("title") or ""
+    assert float(title.replace("\N{MINUS SIGN}", "-")) == pytest.approx(top, rel=1e-4)
+    shades = lines.first.locator(".pc-shaded").evaluate_all(
+        "all => all.map(each => getComputedStyle(each).backgroundColor)"
+    )
+    assert len(set(shades)) > 2
+    assert view.locator(".pc-examples-panel .pc-heat-bar").is_visible()
+
+
+def test_the_users_own_text_stands_on_the_same_axis(dreamt: Notebook) -> None:
+    view = view_of(dreamt)
+    box = view.get_by_role("textbox", name="Your own text")
+    box.fill("the dog saw w5")
+    box.press("Enter")
+    dreamt.until("maximizer._own is not None")
+    dreamt.maximizer()
+    ids = "model.tokenizer('the dog saw w5')['input_ids']"
+    truth = dreamt.value(
+        f"float(pc.Session(model, 'the dog saw w5').baseline.activation('L2.N7')[1:].max())"
+        f" if len({ids}) else None"
+    )
+    title = view.locator(".pc-own .pc-value").get_attribute("title") or ""
+    assert float(title.replace("\N{MINUS SIGN}", "-")) == pytest.approx(truth, rel=1e-4, abs=1e-5)
+    assert "your own" in view.locator(".pc-activation-axis").inner_text()
+
+
+# --- beside others -------------------------------------------------------------------------------
+
+
+def test_another_view_of_the_model_stays_usable_while_a_search_runs(notebook: Notebook) -> None:
+    notebook.cells(*PROMPTS, "clamp = pc.NeuronClamp(session)\nclamp")
+    notebook.run_all()
+    notebook.maximizer()
+    notebook.settled()
+    notebook.python("maximizer.dream(iterations=100_000, restart=None, wait=False)")
+    notebook.until("len(maximizer.front) > 1")
+    generation = "maximizer._last_search.generation.front.iteration"
+    for value in (4.0, -3.0):
+        before = notebook.value(generation)
+        if value > 0:
+            notebook.add("L2.N7")
+            notebook.row("L2.N7").wait_for()
+        notebook.type_value("L2.N7", str(value))
+        notebook.until(f"[each.value for each in session.interventions] == [{value}]")
+        agrees(notebook)
+        notebook.until(f"{generation} > {before}")
+    assert notebook.value("maximizer._last_search.status") == "running"
+    stop(notebook).click()
+    notebook.until("maximizer._last_search.status == 'stopped'")
+    notebook.maximizer()
+
+
+def test_a_saved_page_draws_and_scrubs_without_kernel_and_network(
+    seen: Notebook, chromium: Browser, served: Path
+) -> None:
+    seen.python("maximizer.climb(steps=40)\nmaximizer.to_html('maximizer.html')")
+    context = chromium.new_context(viewport={"width": 1200, "height": 1400})
+    asked: list[str] = []
+    wrong: list[str] = []
+
+    def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        route.abort()
+
+    context.route(re.compile("^(http|ws)s?:"), refuse)
+    drawn = """() => {
+      const canvas = document.querySelector(".pc-optimised .pc-stimulus");
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      return new Set(data).size > 3 ? [...data].join() : "";
+    }"""
+    try:
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
+        page.goto((served / "maximizer.html").as_uri())
+        page.wait_for_function(drawn)
+        last = page.evaluate(drawn)
+        assert "without a kernel" in page.locator(".pc-kernel").inner_text()
+        assert page.locator(".pc-go").is_disabled()
+        slider = page.get_by_role("slider", name="Step whose picture is shown")
+        slider.focus()
+        slider.press("Home")
+        page.wait_for_function(f"last => ![last, ''].includes(({drawn})())", arg=last)
+        assert "step 0" in page.locator(".pc-at-step").inner_text()
+        assert asked == []
+        assert wrong == []
+    finally:
+        context.close()
+
+
+def test_nothing_outside_this_machine_was_asked_for(seen: Notebook) -> None:
+    seen.python("maximizer.climb(steps=3)")
+    seen.maximizer()
+    assert seen.outside == []
+    assert seen.broken() == []
