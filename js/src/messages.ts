@@ -886,12 +886,15 @@ export interface Discriminate {
   id: number;
   kind: "discriminate";
   /**
-   * Addresses; a set such as "_fc:c*" stands for all it holds.
+   * Addresses; a part alone, "_fc", stands for all of its channels.
    *
-   * @minItems 2
+   * @minItems 1
    * @maxItems 1024
    */
-  units: [string, string, ...string[]];
+  units: [string, ...string[]];
+  /**
+   * How many there are at first, about twice as many as are expected.
+   */
   clusters?: number;
   seed?: number;
 }
@@ -2250,7 +2253,8 @@ export interface Discrimination {
    */
   stimuli: Picture[];
   /**
-   * How well the stimuli tell the clusters apart; larger is better.
+   * How well the stimuli tell the clusters apart: at most the logarithm of their number, and 0
+   * where all clusters answer alike.
    */
   value: number | null;
   iteration: number;

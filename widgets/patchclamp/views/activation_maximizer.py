@@ -17,6 +17,7 @@ from patchclamp.errors import InputError
 from . import messages as say
 from . import rows
 from .climb_view import Track, curve_message
+from .discriminate_view import DiscriminateView
 from .matter_view import MatterView
 from .messages import Body, MessageError
 from .sheets import AnimationFormat, Tile, animation, sheet
@@ -31,7 +32,7 @@ _ANIMATED = 120  # frames of an animation
 _MIME = {"png": "image/png", "gif": "image/gif", "webp": "image/webp", "csv": "text/csv"}
 
 
-class ActivationMaximizer(MatterView, bundle="activation-maximizer"):
+class ActivationMaximizer(MatterView, DiscriminateView, bundle="activation-maximizer"):
     """What drives a unit of any model: stimuli or prompts, optimised while the view shows them.
 
     Args:
@@ -144,6 +145,8 @@ class ActivationMaximizer(MatterView, bundle="activation-maximizer"):
         with rows.about(named[0] if named else "candidate"):
             if len(named) == 1 and message.example is not None:
                 return say.LoadBody(input=self._load_example(*message.example))
+            if len(named) == 1 and message.stimulus is not None:
+                return say.LoadBody(input=self._load_stimulus(message.stimulus))
             loaded = self.load(message.candidate, track=message.track, step=message.step)
         return say.LoadBody(input=loaded)
 
@@ -208,7 +211,7 @@ class ActivationMaximizer(MatterView, bundle="activation-maximizer"):
             examples=self._examples_message(),
             own=self._own_message(),
             matter=self._matter_message(),
-            discrimination=None,
+            discrimination=self._clusters_message(),
         )
 
     def _to_save(self) -> say.MaximizerBody:

@@ -337,6 +337,8 @@ class AimView(View):
         language = session if isinstance(session, Session) else None
         stimulus = None if module is None else module.model.stimulus
         text = "" if language is None else language.text
+        if language is not None and text is None:
+            text = "".join(token.text for token in language.tokens if not token.is_bos)
         return say.MaximizerState(
             model=model.name,
             device=str(model.device),

@@ -180,7 +180,7 @@ class ClimbView(AimView):
         if self._paused_ascent() is None or again or options:
             self._ascend("climb")
         self._climb_on(wait=wait)
-        return self.picture
+        return self._ascended()
 
     def diversity(
         self, count: int = 4, strength: float = 1.0, *, wait: bool = True, **options: Any
@@ -217,8 +217,7 @@ class ClimbView(AimView):
         Raises:
             InputError: when nothing was optimised yet.
         """
-        track = self._track(None)
-        return track.optimization.best.frame[track.item]
+        return _best_of(self._track(None))
 
     def frame(self, step: int | None = None, track: int | None = None) -> "Tensor":
         """A kept frame.
@@ -401,17 +400,17 @@ class ClimbView(AimView):
         return job
 
     def _ascent_ended(self, ascent: Ascent, error: PatchclampError | None) -> None:
+        failure = None if error is None or isinstance(error, Stopped) else error
         if error is not None and not ascent.over:
-            stopped = isinstance(error, Stopped)
             ascent.over, ascent.at_work = True, False
-            ascent.say("stopped" if stopped else "failed")
-            if not stopped:
-                for track in ascent.tracks:
-                    track.note = str(error)
-                self._say_error(error, self._session.revision)
+            ascent.say("stopped" if failure is None else "failed")
+            for track in ascent.tracks if failure is not None else ():
+                track.note = str(failure)
         self._push_frames(ascent.tracks, 1, always=True)
         self._push_tracks(always=True)
         self._push_state()
+        if failure is not None:  # last: what comes after it is taken for a new beginning
+            self._say_error(failure, self._session.revision)
 
     def _stop_ascent(self) -> None:
         """End what runs or is paused."""
@@ -445,8 +444,17 @@ class ClimbView(AimView):
     def _pictures(self, kind: say.TrackKind) -> "Tensor":
         import torch
 
-        found = [each for each in self._tracks.values() if each.kind == kind]
-        return torch.stack([each.optimization.best.frame[each.item] for each in found])
+        found = [_best_of(each) for each in self._tracks.values() if each.kind == kind]
+        shape = self._module_session().model.stimulus.example_shape(self._aim.drawing.size)
+        return torch.stack(found) if found else torch.empty(0, *shape)
+
+    def _ascended(self) -> "Tensor":
+        """The best of what was started last, so far."""
+        tracks = [] if self._ascent is None else self._ascent.tracks
+        if not tracks:
+            msg = "Nothing was drawn yet: its images are still being sorted."
+            raise InputError(msg)
+        return _best_of(max(tracks, key=lambda track: track.best))
 
     # --- what there is to draw --------------------------------------------------------------------
 
@@ -512,6 +520,13 @@ class ClimbView(AimView):
 
     def _note_of(self, track: Track) -> str:
         return " ".join(filter(None, (track.optimization.note, track.note)))
+
+
+def _best_of(track: Track) -> "Tensor":
+    """Its best stimulus so far; the start before the first step."""
+    optimization = track.optimization
+    batch = optimization.best.frame if track.curve.steps else optimization.frame()
+    return batch[track.item]
 
 
 def _saw(track: Track, found: "Step") -> None:

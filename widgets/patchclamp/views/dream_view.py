@@ -16,13 +16,15 @@ from patchclamp.errors import InputError, PatchclampError, Stopped
 from patchclamp.methods.epo import Evolution, epo
 from patchclamp.methods.greedy_coordinate import Greedy, greedy
 from patchclamp.methods.single_token import SingleTokens, single_tokens
+from patchclamp.methods.text_examples import has_map, own_text
 from patchclamp.methods.vocabulary import as_text
 
 from . import aims
 from . import messages as say
 from .aim_view import AimView, Pausable
 from .messages import MaximizerMode
-from .view import ShouldStop
+from .pace import Settled
+from .view import ShouldStop, _weakly
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,6 +91,7 @@ class DreamView(AimView):
         self._next_candidate = itertools.count(1)
         self._shaded: dict[tuple[str, tuple[int, ...]], torch.Tensor] = {}
         self._beside: dict[Literal["corpus", "own"], tuple[Objective, list[Candidate]]] = {}
+        self._shade_due = Settled(0.0, _weakly(self._start_shading))
         super().__init__(*args, **options)
 
     # --- the same gestures, from Python -----------------------------------------------------------
@@ -262,12 +265,10 @@ class DreamView(AimView):
             while True:
                 if search.steps is None or search.asked_to_pause:
                     search.status = "done" if search.steps is None else "paused"
-                    self._push_front(always=True)
-                    self._push_state()
-                    yield from self._shade(search, should_stop)
                     if self._let_off(search, over=search.steps is None):
                         return
-                    continue  # it was taken up again meanwhile
+                    search.status = "running"  # it was taken up again meanwhile
+                    continue
                 try:
                     search.generation = next(search.steps)
                 except StopIteration as end:
@@ -292,6 +293,13 @@ class DreamView(AimView):
                 self._say_error(error, self._session.revision)
         self._push_front(always=True)
         self._push_state()
+        self._shade_due.touch()
+
+    def close(self) -> None:
+        """Take the view off its session and out of the notebook; its work stops."""
+        if hasattr(self, "_shade_due"):
+            self._shade_due.close()
+        super().close()
 
     def stop(self) -> None:
         """End the view's long work where it is; what was found stays."""
@@ -313,19 +321,34 @@ class DreamView(AimView):
         if last is not None and last.status == "running":
             last.asked_to_pause = True
 
-    def _shade(self, search: Search, should_stop: ShouldStop) -> Generator[None, None, None]:
+    def _start_shading(self) -> None:
         """Measure the unit at each token of the front's prompts, for their shading."""
-        from patchclamp.methods.text_examples import has_map, own_text
-
-        if search.method == "single" or not has_map(search.objective):
+        search = self._last_search
+        if self._closed or search is None or search.method == "single":
             return
+        if not has_map(search.objective):
+            return
+        self._start(
+            "shading",
+            "measuring the prompts' tokens",
+            self._shading_job(search),
+            then=lambda _none: self._push_front(always=True),
+            priority="sweep",
+        )
+
+    def _shading_job(self, search: Search) -> Callable[[ShouldStop], Any]:
         engine = self._language_session().engine
-        for each, on_front in _listed(search):
-            key = (search.method, each.ids)
-            if on_front and key not in self._shaded:
-                ids = torch.tensor(each.ids)
-                self._shaded[key] = own_text(engine, search.objective, ids, should_stop).values
-                yield
+
+        def job(should_stop: ShouldStop) -> Generator[None, None, None]:
+            for each, on_front in _listed(search):
+                key = (search.method, each.ids)
+                if on_front and key not in self._shaded:
+                    ids = torch.tensor(each.ids)
+                    found = own_text(engine, search.objective, ids, should_stop)
+                    self._shaded[key] = found.values
+                    yield
+
+        return job
 
     # --- loading ----------------------------------------------------------------------------------
 

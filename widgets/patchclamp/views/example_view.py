@@ -425,9 +425,10 @@ class ExampleView(DreamView):
             return None
         target, _, found = self._measured
         kind: Literal["texts", "stimuli"] = "texts" if found.of == "tokens" else "stimuli"
+        words = f", {found.count:,} tokens" if kind == "texts" else ""
         return say.CorpusExamples(
             objective=target.text,
-            corpus=f"{found.sources:,} {kind}, {found.count:,} {found.of}",
+            corpus=f"{found.sources:,} {kind}{words}",
             done=found.done,
             total=found.total,
             count=found.count,

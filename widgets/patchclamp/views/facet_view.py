@@ -16,6 +16,7 @@ from patchclamp.methods.multifaceted import (
     FacetOptimization,
     Sorting,
     UnitFacets,
+    crops,
     schedule,
     unit_facets,
 )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MEMBERS = 12  # images of a facet that are shown
+_CROPS = 4  # of each picture that comes with the package
 
 
 class FacetView(ClimbView, ExampleView):
@@ -98,6 +100,9 @@ class FacetView(ClimbView, ExampleView):
         if images is None:
             msg = "Facets are found among images of one size; those of this corpus differ."
             raise InputError(msg)
+        if self._given_corpus is None:  # two dozen pictures: more of them are made
+            shape = model.stimulus.example_shape(drawing.size)
+            images = crops(_resized(images, shape), _CROPS, seed=drawing.seed)
         engine, sorting = self._module_session().engine, Sorting(count=count, seed=drawing.seed)
 
         def prepare(should_stop: ShouldStop) -> Generator[None, None, None]:

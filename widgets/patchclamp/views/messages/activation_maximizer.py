@@ -196,9 +196,10 @@ class Discriminate(Up):
     """Find one stimulus for each cluster of these units (most discriminative stimuli)."""
 
     kind: Literal["discriminate"]
-    units: Annotated[list[Address], Field(min_length=2, max_length=1024)]
-    """Addresses; a set such as "_fc:c*" stands for all it holds."""
-    clusters: Annotated[int, Field(ge=1, le=64)] = 2
+    units: Annotated[list[Address], Field(min_length=1, max_length=1024)]
+    """Addresses; a part alone, "_fc", stands for all of its channels."""
+    clusters: Annotated[int, Field(ge=2, le=64)] = 8
+    """How many there are at first, about twice as many as are expected."""
     seed: Seed = 0
 
 
@@ -443,11 +444,13 @@ class Discrimination(Message):
     labels: Array
     """int32 [units]: which cluster each is in."""
     responses: Array
-    """float32 [clusters, units]: what each stimulus does to each unit."""
+    """float32 [clusters, units]: what each stimulus does to each unit, as a share of the largest
+    response that the unit gave to any."""
     stimuli: list[Picture]
     """One a cluster."""
     value: FiniteFloat | None
-    """How well the stimuli tell the clusters apart; larger is better."""
+    """How well the stimuli tell the clusters apart: at most the logarithm of their number, and 0
+    where all clusters answer alike."""
     iteration: int
     iterations: int
     status: Literal["running", "stopped", "failed", "done"]
