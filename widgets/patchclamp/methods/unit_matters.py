@@ -351,6 +351,9 @@ def _of_module(
     ]
     sets = [tuple(sites), *zip(*drawn, strict=False)]  # as many as the smallest part has
     batch = stimulus.detach()[None].to(model.device, model.dtype)
+    reference = cast("Tensor | None", trial.reference)
+    if reference is not None:
+        reference = reference.to(model.device, model.dtype)
     with torch.no_grad():
         run = engine.run(batch, objective.hooks, output=True, should_stop=should_stop)
         assert run.output is not None  # noqa: S101 (it was asked for)
@@ -364,7 +367,7 @@ def _of_module(
                 batch,
                 output=True,
                 interventions=[Ablate(site, trial.how) for site in chosen],
-                reference=cast("Tensor | None", trial.reference),
+                reference=reference,
                 should_stop=should_stop,
             ).output
             assert after is not None  # noqa: S101 (it was asked for)
