@@ -11,6 +11,7 @@ import {
   type MaximizerPicture,
   refusalOf,
 } from "./maximizer-picture";
+import { roving } from "./roving";
 import { stimulusView } from "./stimulus";
 
 export interface DiscriminativePanel {
@@ -35,8 +36,8 @@ export function discriminativePanel(
   const units = h("input", {
     type: "text",
     class: "pc-input pc-units-box",
-    "aria-label": "Units to tell apart: addresses, or a set such as _fc:c*",
-    placeholder: "units, such as _fc:c* or L3.N1, L3.N2, …",
+    "aria-label": "Units to tell apart: a part, addresses, or a set such as _fc:c*",
+    placeholder: "units: a part, addresses, or a set such as _fc:c*",
     spellcheck: "false",
     autocomplete: "off",
     "data-live": true,
@@ -53,7 +54,11 @@ export function discriminativePanel(
     });
     return { input, element: h("label", { class: "pc-field", title }, label, input) };
   };
-  const clusters = small("clusters", "2", "How many stimuli");
+  const clusters = small(
+    "clusters",
+    "8",
+    "How many there are at first, about twice as many as are expected; they are merged and split",
+  );
   const seed = small("seed", "0", "The same seed gives the same stimuli");
   const error = h("p", { class: "pc-error", role: "alert", hidden: true });
   const refuse = (sentence: string) => {
@@ -94,7 +99,8 @@ export function discriminativePanel(
     { class: "pc-note pc-first" },
     "Which few stimuli tell these units apart? Name units; they are clustered, and each cluster gets the stimulus that drives it and not the others.",
   );
-  const stimuli = h("div", { class: "pc-stimuli" });
+  const stimuli = h("div", { class: "pc-stimuli", role: "group", "aria-label": "Stimuli" });
+  const stops = roving(stimuli, ".pc-facet-show", signal);
   const where = h("p", { class: "pc-where" });
   const values = h("div", { class: "pc-line pc-values" }, where);
   let gamma: HeatScale["gamma"] = 1;
@@ -201,14 +207,13 @@ export function discriminativePanel(
         say(word.count, `${size} ${size === 1 ? "unit" : "units"}`);
         set(word.button, { title: "Click puts it into the session" });
       });
+      stops.refresh();
       seen = responses(now, gamma);
       map.update(seen);
       bar.update(seen.scale, "response");
-      const value = now.value === null ? "" : `, tells them apart by ${short(now.value)}`;
-      say(
-        status,
-        `${now.status}, iteration ${now.iteration}/${now.iterations}${value}. ${now.note}`.trim(),
-      );
+      const value = now.value === null ? "" : `tells them apart by ${short(now.value)}`;
+      const facts = [now.status, `iteration ${now.iteration}/${now.iterations}`, value, now.note];
+      say(status, facts.filter((each) => each !== "").join(", "));
       set(status, { title: now.value === null ? null : exact(now.value) });
     },
   };

@@ -4,6 +4,7 @@ import { css, type Theme } from "./colour";
 import { button, childSignal, h, keyed, say, set } from "./dom";
 import { exact, short } from "./format";
 import type { Measured } from "./maximizer-picture";
+import { roving } from "./roving";
 import { stimulusView } from "./stimulus";
 import { type ActivationScale, activationColour, activationShare, tokenLine } from "./token-line";
 
@@ -31,6 +32,7 @@ export function exampleList(
 ): ExampleList {
   const element = h("ul", { class: "pc-example-list", "aria-label": name });
   const parts = new Map<string | number, Part>();
+  const stops = load === null ? null : roving(element, "button", signal);
 
   return {
     element,
@@ -47,6 +49,7 @@ export function exampleList(
       examples.forEach((example, i) => {
         shown[i]?.update(example, scale, theme, where);
       });
+      stops?.refresh();
     },
   };
 

@@ -4,6 +4,7 @@ import type { Theme } from "./colour";
 import { button, childSignal, h, keyed, say, set } from "./dom";
 import { exact, parse, short } from "./format";
 import { type MaximizerPicture, type Optimised, refusalOf, taken } from "./maximizer-picture";
+import { roving } from "./roving";
 import { stimulusView } from "./stimulus";
 
 export interface FacetsPanel {
@@ -122,36 +123,7 @@ export function facetsPanel(signal: AbortSignal, actions: FacetsActions): Facets
     list,
   );
   const parts = new Map<string | number, Part>();
-  let roving = 0;
-
-  const buttons = () => [...list.querySelectorAll<HTMLButtonElement>(".pc-facet-show")];
-  list.addEventListener(
-    "keydown",
-    (event) => {
-      const all = buttons();
-      const at = all.indexOf(event.target as HTMLButtonElement);
-      const to = {
-        ArrowLeft: at - 1,
-        ArrowUp: at - 1,
-        ArrowRight: at + 1,
-        ArrowDown: at + 1,
-        Home: 0,
-        End: all.length - 1,
-      }[event.key];
-      if (at < 0 || to === undefined || all[to] === undefined) return;
-      event.preventDefault();
-      roving = to;
-      rove(all);
-      all[to]?.focus();
-    },
-    { signal },
-  );
-  const rove = (all: readonly HTMLButtonElement[]) => {
-    const at = Math.min(roving, all.length - 1);
-    all.forEach((each, i) => {
-      set(each, { tabindex: i === at ? 0 : -1 });
-    });
-  };
+  const stops = roving(list, ".pc-facet-show", signal);
 
   const part = (first: Optimised): Part => {
     const own = childSignal(signal);
@@ -234,7 +206,7 @@ export function facetsPanel(signal: AbortSignal, actions: FacetsActions): Facets
       shown.forEach((each, i) => {
         made[i]?.update(each, picture, each.key === track, theme);
       });
-      rove(buttons());
+      stops.refresh();
     },
   };
 }

@@ -13,6 +13,7 @@ import {
   refusalOf,
 } from "./maximizer-picture";
 import { spoken } from "./optimised-panel";
+import { roving } from "./roving";
 import { type Format, saveButtons } from "./save-buttons";
 import { activationBar, tokenLine } from "./token-line";
 
@@ -196,20 +197,7 @@ export function promptsPanel(signal: AbortSignal, actions: PromptsActions): Prom
       { signal },
     );
   }
-  body.addEventListener(
-    "keydown",
-    (event) => {
-      const all = [...body.querySelectorAll<HTMLElement>(".pc-candidate")];
-      const at = all.indexOf(event.target as HTMLElement);
-      const to = { ArrowUp: at - 1, ArrowDown: at + 1, Home: 0, End: all.length - 1 }[event.key];
-      if (at < 0 || to === undefined || all[to] === undefined) return;
-      event.preventDefault();
-      for (const each of all) each.tabIndex = -1;
-      (all[to] as HTMLElement).tabIndex = 0;
-      all[to]?.focus();
-    },
-    { signal },
-  );
+  const stops = roving(body, ".pc-candidate", signal);
 
   const line = (first: Candidate): Line => {
     const shape = h("td", { class: "pc-candidate-kind" });
@@ -219,7 +207,6 @@ export function promptsPanel(signal: AbortSignal, actions: PromptsActions): Prom
     const name = h("button", {
       type: "button",
       class: "pc-candidate",
-      tabindex: -1,
       "data-live": true,
     });
     name.append(tokens.element);
@@ -327,8 +314,7 @@ export function promptsPanel(signal: AbortSignal, actions: PromptsActions): Prom
         theme,
       );
     });
-    const all = [...body.querySelectorAll<HTMLElement>(".pc-candidate")];
-    if (!all.some((each) => each.tabIndex === 0) && all[0]) all[0].tabIndex = 0;
+    stops.refresh();
   }
 
   return {

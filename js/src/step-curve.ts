@@ -75,13 +75,22 @@ export function stepCurve(
     pen.moveTo(left, Math.round(y(0)) + 0.5);
     pen.lineTo(right, Math.round(y(0)) + 0.5);
     pen.stroke();
-    pen.strokeStyle = ink(0.55);
-    pen.beginPath();
-    for (const each of steps) {
-      pen.moveTo(Math.round(x(each)) + 0.5, bottom + 2 * unit);
-      pen.lineTo(Math.round(x(each)) + 0.5, height - 1);
-    }
-    pen.stroke();
+    // Ticks that would touch are one bar: a comb of a pixel's teeth says nothing.
+    pen.fillStyle = ink(0.55);
+    const tick = (from: number, to: number) =>
+      pen.fillRect(
+        Math.round(x(from)),
+        bottom + 2 * unit,
+        Math.round(x(to) - x(from)) + 1,
+        4 * unit,
+      );
+    let first = steps[0] ?? 0;
+    steps.forEach((at, i) => {
+      const next = steps[i + 1];
+      if (next !== undefined && x(next) - x(at) < 2.5 * unit) return;
+      tick(first, at);
+      first = next ?? at;
+    });
     pen.strokeStyle = css(lineColours(theme).logprob);
     pen.lineWidth = 1.5 * unit;
     pen.lineJoin = "round";

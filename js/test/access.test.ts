@@ -36,7 +36,7 @@ function pressable(root: HTMLElement): void {
     if (part.offsetParent === null || part.matches(".pc-hidden")) continue;
     if (!part.checkVisibility({ visibilityProperty: true })) continue;
     // Of what arrows walk through, one is a stop of the Tab order.
-    const walked = part.closest('[role="tablist"], .pc-facet-list, .pc-candidates');
+    const walked = part.closest('[role="tablist"], [data-roving]');
     const stops = walked?.querySelectorAll('[tabindex="0"]').length;
     if (stops !== undefined) expect(stops, part.outerHTML).toBe(1);
     else expect(part.tabIndex, part.outerHTML).toBeGreaterThanOrEqual(0);

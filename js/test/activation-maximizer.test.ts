@@ -501,6 +501,13 @@ test("examples stand by group, and a click on one puts it into the session", asy
   all(root, ".pc-example-group")[2]?.querySelectorAll<HTMLElement>(".pc-example")[1]?.click();
   await until(() => sent(model, "load").length === 1);
   expect(sent(model, "load")[0]?.example).toEqual([2, 1]);
+  // One stop of the Tab order a group; arrows walk.
+  const group = all(root, ".pc-example-group")[0] as HTMLElement;
+  const items = all(group, ".pc-example");
+  expect(items.filter((each) => each.tabIndex === 0)).toHaveLength(1);
+  items[0]?.focus();
+  press(items[0] as Element, "End");
+  expect(document.activeElement).toBe(items.at(-1));
   const map = one(root, ".pc-example-group .pc-map");
   expect(map.hidden).toBe(true);
   one<HTMLInputElement>(root, ".pc-examples-panel input[type=checkbox]").click();
@@ -540,7 +547,7 @@ test("stimuli stand above what each does to each unit, and a cell says its value
   box.value = "_fc:c*";
   press(box, "Enter");
   await until(() => all(root, ".pc-stimuli .pc-facet-show").length === 3);
-  expect(sent(model, "discriminate")[0]).toMatchObject({ units: ["_fc:c*"], clusters: 2, seed: 0 });
+  expect(sent(model, "discriminate")[0]).toMatchObject({ units: ["_fc:c*"], clusters: 8, seed: 0 });
   const cells = one(root, ".pc-response .pc-heat-cells");
   cells.focus();
   press(cells, "ArrowRight");
