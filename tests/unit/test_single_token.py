@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
 from patchclamp.engine.engine import Engine
 from patchclamp.methods.objective import objective
+from patchclamp.methods.random_prompts import random_prompts
 from patchclamp.methods.single_token import single_tokens
 from tests.unit import letters, tiny
 from tests.unit.searched import ABOUT, last, on_worker, plainly, planted
 from tests.unit.test_engine import Counter
+
+if TYPE_CHECKING:
+    from patchclamp.methods.front import Generation
 
 
 @pytest.mark.parametrize("read", [True, False])
@@ -70,3 +76,19 @@ def test_it_says_how_far_it_is_and_runs_one_row_a_token_up_to_the_unit() -> None
     assert shares == sorted(shares)
     own = len(Engine.of(model).passes.shells["plain"].blocks)
     assert calls[own:] == [(0, "plain", tiny.VOCAB), (1, "hooked", tiny.VOCAB)]
+
+
+def test_random_prompts_are_run_as_they_are_and_drawn_by_their_seed() -> None:
+    model = letters.model()
+    score = objective(model, "L2.N5")
+
+    def draw(seed: int) -> Generation:
+        return last(model, lambda engine: random_prompts(engine, score, 20, length=5, seed=seed))
+
+    one, again, other = draw(1), draw(1), draw(2)
+    assert one.front.tokens_tried == 20
+    assert one.front.candidates == again.front.candidates != other.front.candidates
+    assert one.front.best is not None
+    activation, cross_entropy, largest = plainly(model, score, one.front.best.ids)
+    assert one.front.best.activation == pytest.approx(activation, abs=1e-5 * largest)
+    assert one.front.best.cross_entropy == pytest.approx(cross_entropy, abs=1e-5 * largest)
