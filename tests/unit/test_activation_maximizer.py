@@ -513,6 +513,8 @@ def test_options_that_do_not_exist_are_refused(view: Heard) -> None:
 def test_a_model_name_is_no_model() -> None:
     with pytest.raises(ModelError, match="not the text 'smollm2'"):
         Heard("smollm2", "L0.N0")
+    with pytest.raises(ModelError, match="ModuleModel"):
+        Heard(Convolutions(), "second:c2")
 
 
 # --- loading -------------------------------------------------------------------------------------

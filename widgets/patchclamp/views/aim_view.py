@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+from torch import nn
+
 from patchclamp.errors import InputError, ModelError, PatchclampError, Stopped
 from patchclamp.methods.epo import Evolution
 from patchclamp.methods.objective import How, Objective, objective
@@ -475,6 +477,11 @@ def _session(view: str, model: object, prompt: object) -> tuple[Session | Module
         raise ModelError(
             f"{view} takes a session or a model, not the text {model[:40]!r}: "
             f'{view}(patchclamp.load("efficientnet-lite0"), "_blocks.9:c17").'
+        )
+    if isinstance(model, nn.Module) and not hasattr(model, "config"):
+        raise ModelError(
+            f"A {type(model).__name__} does not say what it takes: wrap it as "
+            "patchclamp.ModuleModel(module, patchclamp.Stimulus((3, None, None), size=224))."
         )
     given: Any = model
     made = Session(given, _FIRST_PROMPT if prompt is None else prompt)  # type: ignore[arg-type]
