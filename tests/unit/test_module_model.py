@@ -148,9 +148,9 @@ def test_a_training_step_is_seen_and_a_run_is_not() -> None:
     with torch.no_grad():
         module(small.draw(small.PICTURE))
         assert model.weights_version == before
-        module.out.weight += 1
-        assert model.weights_version == before + 1
         module.train()(small.draw(small.PICTURE))  # the running means move
+        assert model.weights_version == before + 1
+        module.out.weight += 1
         assert model.weights_version == before + 2
     module.out.bias = nn.Parameter(torch.zeros(5))
     assert model.weights_version == before + 3
@@ -305,14 +305,22 @@ def test_a_set_is_its_members_and_no_pattern(pictures: ModuleModel) -> None:
 # Nothing of the user's changes ------------------------------------------------------------------
 
 
-def test_looking_at_a_module_changes_nothing_of_it_nor_the_random_numbers() -> None:
+def test_looking_at_a_module_that_draws_leaves_the_users_random_numbers() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.randn_like(x)
+
+    state = torch.random.get_rng_state()
+    ModuleModel(Noisy(), small.ROW)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_looking_at_a_module_changes_nothing_of_it() -> None:
     module = small.Convolutions().train()
     called: list[int] = []
     module.second.register_forward_hook(lambda *_: called.append(1))
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    state = torch.random.get_rng_state()
     ModuleModel(module, small.PICTURE)
-    assert torch.equal(torch.random.get_rng_state(), state)
     assert module.training
     assert module.relu.inplace
     assert not called
@@ -325,6 +333,9 @@ def test_looking_at_a_module_changes_nothing_of_it_nor_the_random_numbers() -> N
 def test_a_twin_shares_weights_but_asks_for_no_gradient_of_them() -> None:
     module = small.Convolutions()
     twin = frozen_twin(module)
+    assert (
+        vars(twin.get_submodule("relu"))["inplace"] is False
+    )  # what it reads stays to be looked at
     assert not any(parameter.requires_grad for parameter in twin.parameters())
     with torch.no_grad():
         module.out.weight += 3
