@@ -75,7 +75,7 @@ class Search:
     """
 
     clusters: int = 16
-    temperature: float = 0.15
+    temperature: float = 0.3
     steps: int = 20
     rate: float = 0.1
     rounds: int = 15

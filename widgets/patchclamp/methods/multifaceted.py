@@ -17,10 +17,12 @@ made 1.2 times as large and seen through windows of the model's size, around the
 than elsewhere, for 150 steps; 20 steps change the middle only; 10 steps round it off. So one object
 is drawn in the middle, and not many everywhere (their centre bias).
 
-The numbers of the schedule are those of the authors' published program, in pixels of 0 to 255. Two
-things are done otherwise. There the denoising weight of a step was to go from a first to a last
-value and, by a slip, went to their sum; here it goes to the last. And the iteration that removes
-total variation is solved by a cosine transform, not swept through pixel by pixel.
+The numbers of the schedule are those of the authors' published program, for pictures of 224 pixels
+with values of 0 to 255. Three things are done otherwise. There the denoising weight of a step was
+to go from a first to a last value and, by a slip, went to their sum; here it goes to the last. In a
+smaller picture w grows as its side shrinks, so that a thing that fills the same share of it loses
+the same share of its contrast. And the iteration that removes total variation is solved by a cosine
+transform, not swept through pixel by pixel.
 """
 
 from __future__ import annotations
@@ -319,6 +321,8 @@ class FacetOptimization(Optimization):
         self._canvas = shares[:, None] if self._flat else shares
         self._sides = tuple(self._canvas.shape[2:])
         self._grows = stimulus.renderer == "image"
+        # A disc of radius R loses 2 / (R w) of its contrast: a smaller picture needs a larger w.
+        self._fineness = max(1.0, PUBLISHED_SIZE / max(self._sides))
         self._grown = 0  # octaves that the canvas was made larger for
         self._corner: tuple[int, ...] | None = None  # of the step that runs
 
@@ -350,7 +354,7 @@ class FacetOptimization(Optimization):
         length = gradient.abs().flatten(1).mean(1).clamp_min(1e-20)
         stride = _between(octave.step, share) / LEVELS
         moved = seen + stride * gradient / length.view(-1, *[1] * (seen.ndim - 1))
-        weight = LEVELS * _between(octave.weight, share)
+        weight = LEVELS * _between(octave.weight, share) * self._fineness
         self._canvas = self._canvas.clone()
         self._canvas[where] = denoised(moved.clamp(0, 1), weight).clamp(0, 1)
         self._corner = None

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 BARS, FRAMES = 24, 30
 MEMORY = 10  # frames that a cell looks back
-VARIATION = 0.05  # standard deviation of width, speed and gain, as a share
-JITTER = 0.3  # of a cell's place, bars
-THRESHOLD = 1.0
+VARIATION = 0.03  # standard deviation of width, speed and gain, as a share
+JITTER = 0.15  # of a cell's place, bars
+THRESHOLD = 1.5
 STEEPNESS = 4.0
-SMALL, LARGE = 0.8, 3.0  # bars
+SMALL, LARGE = 1.2, 3.0  # bars
 SPEED = 1.2  # frames
 
 TYPES: tuple[str, ...] = tuple(
