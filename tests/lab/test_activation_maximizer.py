@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.lab.test_neuron_clamp import agrees
+from tests.lab.tiny_model import squares
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +29,10 @@ maximizer = pc.ActivationMaximizer(session, "second:c2", corpus=squares())
 maximizer.set_options(steps=100_000, size=32)
 maximizer
 """
-PICTURES = ("session = pc.ModuleSession(eye())", SHOW_PICTURES)
+PICTURES = (
+    "session = pc.ModuleSession(eye())\nmodel_of_pictures = session.model.module",
+    SHOW_PICTURES,
+)
 """A picture that is not through before somebody stops it."""
 SHOW_PROMPTS = """
 texts = [f"the cat saw {what} on a mat" for what in ("w0 w1", "city", "of w9")]
@@ -324,6 +329,50 @@ def test_a_found_picture_is_put_into_the_session_and_undo_takes_it_back(seen: No
     seen.until("session.input is None")
 
 
+def test_a_picture_of_the_users_is_measured_as_python_measures_it(
+    seen: Notebook, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.png"
+    square = (255 * squares()[3]).round().byte()
+    Image.fromarray(square.permute(1, 2, 0).numpy()).save(file)
+    own = view_of(seen).locator(".pc-own")
+    with seen.page.expect_file_chooser() as choosing:
+        own.get_by_role("button", name="choose a picture").click()
+    choosing.value.set_files(file)
+    own.get_by_text("mine.png").wait_for()
+    seen.maximizer()
+    title = own.locator(".pc-value").get_attribute("title") or ""
+    # By hand, without a hook: the channel's mean is that of what the second layer gives.
+    truth = seen.value(
+        "float(model_of_pictures.second("
+        "model_of_pictures.first((255 * squares()[3:4]).round() / 255).relu())[0, 2].mean())"
+    )
+    assert float(title.replace("\N{MINUS SIGN}", "-")) == pytest.approx(truth, rel=1e-4)
+    file.write_text("no picture")
+    with seen.page.expect_file_chooser() as choosing:
+        own.get_by_role("button", name="choose a picture").click()
+    choosing.value.set_files(file)
+    told(seen, ".pc-own .pc-error", "picture")
+    assert own.locator(".pc-value").get_attribute("title") == title
+
+
+def test_a_sheet_and_an_animation_are_saved(seen: Notebook) -> None:
+    seen.python("maximizer.climb(steps=30)")
+    seen.maximizer()
+    panel = view_of(seen).locator(".pc-optimised")
+    with seen.page.expect_download() as sheet:
+        panel.get_by_role("button", name=re.compile("PNG")).click()
+    with Image.open(sheet.value.path()) as image:
+        assert image.format == "PNG"
+        assert len(image.convert("RGB").getcolors(1_000_000) or []) > 100
+    for kind in ("GIF", "WebP"):
+        with seen.page.expect_download() as moving:
+            panel.get_by_role("button", name=re.compile(kind)).click()
+        with Image.open(moving.value.path()) as image:
+            assert image.format == kind.upper()
+            assert getattr(image, "n_frames", 1) > 3
+
+
 # --- prompts -------------------------------------------------------------------------------------
 
 
@@ -389,6 +438,29 @@ def test_the_users_own_text_stands_on_the_same_axis(dreamt: Notebook) -> None:
     title = view.locator(".pc-own .pc-value").get_attribute("title") or ""
     assert float(title.replace("\N{MINUS SIGN}", "-")) == pytest.approx(truth, rel=1e-4, abs=1e-5)
     assert "your own" in view.locator(".pc-activation-axis").inner_text()
+
+
+def test_whether_the_unit_matters_is_shown_beside_random_units(dreamt: Notebook) -> None:
+    view = view_of(dreamt)
+    view.get_by_role("tab", name="does it matter?").click()
+    panel = view.locator(".pc-matter")
+    panel.get_by_role("button", name="ablate it").click()
+    dreamt.until("maximizer._matter is not None")
+    dreamt.maximizer()
+    bars = panel.locator(".pc-matter-line")
+    shown = {}
+    for line in bars.all():
+        name = line.locator(".pc-ellipsis").inner_text()
+        title = line.locator(".pc-number").get_attribute("title") or ""
+        shown[name] = float(title.replace("\N{MINUS SIGN}", "-"))
+    found = dreamt.value(
+        "(lambda m: [m.unit.effect, [[c.address, c.effect] for c in m.controls]])"
+        "(maximizer.matter())"
+    )
+    assert len(found[1]) >= 5
+    for address, effect in [["L2.N7", found[0]], *found[1]]:
+        assert shown[address] == pytest.approx(effect, rel=1e-4, abs=1e-9), address
+    assert "KL" in panel.inner_text()
 
 
 # --- beside others -------------------------------------------------------------------------------
