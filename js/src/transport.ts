@@ -5,7 +5,7 @@ import type { PackedArray } from "./messages";
 export type Numbers = Float32Array | Uint8Array;
 
 /** The fields whose bytes are codes, pixels or files, and not numbers. */
-type AsBytes = "cells" | "thumbs" | "pixels" | "data";
+type AsBytes = "cells" | "thumbs" | "pixels" | "data" | "scatter";
 
 /** A message's type once its arrays are unpacked: numbers, of some fields bytes. */
 export type Unpacked<T> = T extends PackedArray

@@ -40,6 +40,7 @@ def ids_of(text: str) -> list[int]:
 
 def reader(name: str = "llama") -> LanguageModel:
     """A model of its own, so that a test may change its weights."""
-    made = LanguageModel(tiny.hugging_face(name), None, name="words")
+    texts = ["w1 w2 w9", "w7 w8 w3 w30"]
+    made = LanguageModel(tiny.hugging_face(name), None, name="words", reference=texts)
     made.tokenizer = Words()
     return made

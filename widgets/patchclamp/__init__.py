@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .atlas.atlas import Atlas
+    from .atlas.build import Reading
     from .corpora.english import texts
     from .corpora.sample_pictures import pictures
     from .errors import PatchclampError
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from .views.activation_maximizer import ActivationMaximizer
     from .views.attention_inspector import AttentionInspector
     from .views.circuit_ablator import CircuitAblator
+    from .views.neuron_atlas import NeuronAtlas
     from .views.neuron_clamp import NeuronClamp
 
 __version__ = "0.1.0"
@@ -34,6 +37,7 @@ __all__ = [
     "Ablate",
     "ActivationMaximizer",
     "Add",
+    "Atlas",
     "AttentionInspector",
     "CircuitAblator",
     "Clamp",
@@ -47,12 +51,14 @@ __all__ = [
     "Loss",
     "ModuleModel",
     "ModuleSession",
+    "NeuronAtlas",
     "NeuronClamp",
     "Objective",
     "Pair",
     "Patch",
     "PatchclampError",
     "PromptSet",
+    "Reading",
     "Scale",
     "Session",
     "Site",
@@ -67,6 +73,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "Atlas": ".atlas.atlas",
+    "Reading": ".atlas.build",
     "texts": ".corpora.english",
     "pictures": ".corpora.sample_pictures",
     "PatchclampError": ".errors",
@@ -99,6 +107,7 @@ _HOME = {
     "ActivationMaximizer": ".views.activation_maximizer",
     "AttentionInspector": ".views.attention_inspector",
     "CircuitAblator": ".views.circuit_ablator",
+    "NeuronAtlas": ".views.neuron_atlas",
     "NeuronClamp": ".views.neuron_clamp",
 }
 
