@@ -190,6 +190,22 @@ def test_scrubbing_gives_the_kept_frame_that_is_nearest(view: Heard) -> None:
     assert (refused["ok"], refused["field"]) == (False, "track")
 
 
+def test_scrubbing_while_it_runs_and_thins_its_frames_never_fails(module: ModuleModel) -> None:
+    view = Heard(module, "second:c2", budget=6 * 3 * 24 * 24)
+    view.ask("hello")
+    view.climb(steps=100_000, wait=False)
+    until(lambda: view._ascent is not None and view._ascent.optimizations[0].steps > 5)
+    key = int(view.tracks.track[0])
+    for _ in range(300):
+        newest = view._tracks[key].optimization.steps
+        reply = view.ask("scrub", track=key, step=newest)
+        assert reply["ok"], reply
+    history = view._tracks[key].optimization.history
+    assert history.nbytes <= 6 * 3 * 24 * 24
+    assert history.steps[0] == 0
+    view.close()
+
+
 # --- running -------------------------------------------------------------------------------------
 
 
@@ -704,6 +720,7 @@ def test_plainer_searches_examples_and_the_users_text_join_the_same_plot(prompts
     corpus = [c for c in front["candidates"] if c["kind"] == "corpus"]
     assert corpus[0]["activation"] == pytest.approx(prompts.on_corpus.maximum, abs=1e-5)
     assert all(c["cross_entropy"] > 0 for c in corpus if c["cross_entropy"] is not None)
+    assert all(len(c["activations"]) == len(c["tokens"]) for c in corpus)
     assert set(prompts.front.method) == kinds
     prompts.ask("aim", terms=[{"address": "L1.N3"}])
     prompts.dream(iterations=1, length=3, population=2, children=4)

@@ -93,14 +93,13 @@ class History:
         Raises:
             BudgetError: when nothing was kept yet.
         """
-        if not self.steps:
+        # A copy: the run may go on, and thin what is kept, while somebody looks back.
+        there = {**self._kept, **dict(one for one in (self._best, self._last) if one is not None)}
+        if not there:
             msg = "There is no frame yet: nothing has run."
             raise BudgetError(msg)
-        nearest = min(self.steps, key=lambda kept: (abs(kept - step), kept))
-        for one in (self._last, self._best):
-            if one is not None and one[0] == nearest:
-                return one
-        return nearest, self._kept[nearest]
+        nearest = min(there, key=lambda kept: (abs(kept - step), kept))
+        return nearest, there[nearest]
 
     def frame(self, step: int) -> tuple[int, Tensor]:
         """Return the kept frame nearest to a step, with its step: Float[batch, *shape] in range.

@@ -93,9 +93,8 @@ class Track:
 
     def value_at(self, step: int) -> float:
         """The value at the step of the curve that is nearest."""
-        steps, values = self.curve.steps, self.curve.values
-        at = min(range(len(steps)), key=lambda n: abs(steps[n] - step))
-        return values[at]
+        pairs = zip(self.curve.steps, self.curve.values, strict=False)  # a step may be under way
+        return min(pairs, key=lambda pair: abs(pair[0] - step))[1]
 
     def frame(self, step: int | None = None) -> "tuple[int, Tensor]":
         """A frame and its step: the nearest kept one, or what was seen last."""

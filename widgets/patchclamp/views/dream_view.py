@@ -14,6 +14,7 @@ import torch
 
 from patchclamp.errors import InputError, PatchclampError, Stopped
 from patchclamp.methods.epo import Evolution, epo
+from patchclamp.methods.front import Archive, Candidate
 from patchclamp.methods.greedy_coordinate import Greedy, greedy
 from patchclamp.methods.single_token import SingleTokens, single_tokens
 from patchclamp.methods.text_examples import has_map, own_text
@@ -29,7 +30,7 @@ from .view import ShouldStop, _weakly
 if TYPE_CHECKING:
     import pandas as pd
 
-    from patchclamp.methods.front import Candidate, Generation
+    from patchclamp.methods.front import Generation
     from patchclamp.methods.objective import Objective
 
 Method = Literal["epo", "greedy", "single"]
@@ -368,7 +369,7 @@ class DreamView(AimView):
         return session.text if session.text is not None else self._joined(ids)
 
     def _ids_of(self, key: int) -> tuple[int, ...]:
-        for (_, ids), known in self._keys.items():
+        for (_, ids), known in list(self._keys.items()):
             if known == key:
                 return ids
         msg = "There is no such prompt any more: it was found for another unit."
@@ -424,7 +425,9 @@ class DreamView(AimView):
         target = self._aim.objective if last is None else last.objective
         for kind, (objective, beside) in list(self._beside.items()):
             if objective == target:  # of another unit it is on another axis
-                found += [(kind, each, True) for each in beside]
+                best = Archive()
+                best.add(beside)
+                found += [(kind, each, each in best.candidates) for each in beside]
         return found
 
     def _candidate(
@@ -448,9 +451,8 @@ class DreamView(AimView):
 
     def _key_of(self, kind: str, each: "Candidate") -> int:
         name = (kind, each.ids)
-        if name not in self._keys:
-            self._keys[name] = next(self._next_candidate)
-        return self._keys[name]
+        known = self._keys.get(name)
+        return self._keys.setdefault(name, next(self._next_candidate)) if known is None else known
 
     def _bare(self, ids: Sequence[int]) -> Sequence[int]:
         """The ids without a beginning-of-sequence token."""
@@ -475,8 +477,6 @@ def _listed(search: Search) -> "list[tuple[Candidate, bool]]":
 
 def _strongest(search: Search, whole: SingleTokens) -> "list[Candidate]":
     """The strongest single tokens, and those of the front."""
-    from patchclamp.methods.front import Candidate
-
     known = search.candidates
     before = known[0].ids[:-1] if known else ()
     strongest = [

@@ -223,6 +223,7 @@ class ExampleView(DreamView):
                 ids = self._with_bos(each.ids[: each.peak + 1])
                 cost = self._cross_entropy(target, ids, should_stop)
                 best.append(Candidate(ids, each.activation, cost))
+                self._shaded["corpus", ids] = each.values[: each.peak + 1]
                 yield
         self._beside["corpus"] = (target, best)
         self._push_front(always=True)
@@ -259,6 +260,8 @@ class ExampleView(DreamView):
             cost = float("nan") if found[2] is None else found[2]
             one = Candidate(self._up_to_peak(found[1]), found[1].activation, cost)
             self._beside["own"] = (found[0], [one])
+            if found[1].peak is not None:
+                self._shaded["own", one.ids] = found[1].values[: found[1].peak + 1]
         self._push("own", say.OwnUpdate(own=self._own_message()))
         if self._module is None:
             self._push_front(always=True)
