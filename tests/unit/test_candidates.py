@@ -10,8 +10,9 @@ import torch
 
 from patchclamp.engine.candidates import Candidates, Swap
 from patchclamp.engine.engine import Engine
-from patchclamp.errors import InputError, MetricError, ModelError, Stopped
+from patchclamp.errors import BudgetError, InputError, MetricError, ModelError, Stopped
 from patchclamp.methods.objective import objective
+from patchclamp.models.language_model import LanguageModel
 from tests.unit import letters, tiny
 from tests.unit.searched import (
     LENGTH,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from patchclamp.engine.candidates import Prompt, Score, Tried
     from patchclamp.methods.objective import How
-    from patchclamp.models.language_model import LanguageModel
 
 EXACT = 1e-5
 SEEN = 100 * EXACT
@@ -235,6 +235,29 @@ def test_a_length_that_does_not_fit_is_refused(length: int) -> None:
     model = letters.model()
     with pytest.raises(InputError, match="takes 1 to 63 besides its beginning"):
         Candidates(Engine.of(model), objective(model, "L1.N5"), length)
+
+
+def test_a_prompt_whose_predictions_are_over_the_budget_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = letters.model()
+    monkeypatch.setattr(Engine.of(model), "budget", 1000)
+    with pytest.raises(BudgetError, match="predictions of a prompt of 7 tokens take"):
+        Candidates(Engine.of(model), objective(model, "L1.N5"), LENGTH)
+
+
+def test_weights_that_change_during_a_search_end_it() -> None:
+    model = LanguageModel(tiny.hugging_face("llama"), None)
+
+    def job() -> None:
+        candidates = Candidates(Engine.of(model), objective(model, "L1.N5"), LENGTH)
+        parents = parents_of(candidates, 1)
+        with torch.no_grad():
+            next(model.bridge.parameters()).mul_(1.5)
+        list(candidates.swaps(parents, [Swap(0, 2, 9)]))
+
+    with pytest.raises(ModelError, match="have changed since this search began"):
+        on_worker(model, job)
 
 
 def test_a_model_that_reads_both_ways_is_refused() -> None:

@@ -31,7 +31,7 @@ from patchclamp.engine.batch import ROWS
 from patchclamp.engine.hooks import Frame, Step
 from patchclamp.engine.passes import filled_layer, layer_of, reading
 from patchclamp.engine.shell import Pass
-from patchclamp.errors import InputError, MetricError, ModelError
+from patchclamp.errors import BudgetError, InputError, MetricError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -140,6 +140,7 @@ class Candidates:
     Raises:
         InputError: when there is no token, or more than the model takes.
         ModelError: when the model is not causal.
+        BudgetError: when the predictions of one prompt are more than the engine's budget.
     """
 
     engine: Engine
@@ -163,6 +164,16 @@ class Candidates:
                 f"{' besides its beginning-of-sequence token' if self.front else ''}."
             )
             raise InputError(msg)
+        # Logits, their logarithms as probabilities and a gradient of them, of one prompt.
+        need = 3 * 4 * self.n_pos * model.anatomy.d_vocab
+        if need > self.engine.budget:
+            msg = (
+                f"The predictions of a prompt of {self.length:,} tokens take {need / 2**20:,.0f} "
+                f"MiB, and the budget is {self.engine.budget / 2**20:,.0f} MiB: search for a "
+                "shorter one."
+            )
+            raise BudgetError(msg)
+        self._weights = model.weights_version
         n_layers = model.anatomy.n_layers
         last = max(layer_of(hook) for hook in self.score.hooks) + 1
         self._stop = min(last, n_layers) if self.engine.shortcuts.layers else n_layers
@@ -217,8 +228,10 @@ class Candidates:
         Raises:
             MetricError: when the score or the cross-entropy is no finite number, or the score has
                 no gradient.
+            ModelError: when the weights have changed since the search began.
             Stopped: when ``should_stop`` said so.
         """
+        self._same_weights()
         size = max(1, ROWS // self.n_pos)
         return [
             prompt
@@ -310,11 +323,13 @@ class Candidates:
 
         Raises:
             MetricError: when a score or a cross-entropy is no finite number.
+            ModelError: when the weights have changed since the parents were run.
             Stopped: when ``should_stop`` said so.
         """
         order = sorted(range(len(swaps)), key=lambda item: -swaps[item].position)
         waiting: list[_Waiting] = []
         for first, items in self._chunks(order, swaps, self.n_pos):
+            self._same_weights()  # others may have the model between chunks
             scores, streams = self._scores(parents, swaps, items, first, should_stop)
             least = torch.stack([self._at_least(parents, swaps[item]) for item in items])
             wanted = _asked(worth, scores, least)
@@ -330,6 +345,7 @@ class Candidates:
             yield Tried([items[place] for place in known], scores[known], exact[known])
         waiting_by = {each.item: each for each in waiting}
         for first, items in self._chunks([each.item for each in waiting], swaps, self.n_pos - 1):
+            self._same_weights()
             these = [waiting_by.pop(item) for item in items]
             scores, least = (torch.stack([getattr(w, name) for w in these]) for name in _ASKED)
             wanted = _asked(worth, scores, least)
@@ -530,6 +546,14 @@ class Candidates:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _same_weights(self) -> None:
+        if self.engine.model.weights_version != self._weights:
+            msg = (
+                f"The weights of {self.engine.model.name} have changed since this search began: "
+                "begin it anew."
+            )
+            raise ModelError(msg)
 
     def _check(
         self, values: Tensor, ids: Tensor | Sequence[tuple[int, ...]], what: str = ""

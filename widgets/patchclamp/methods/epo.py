@@ -171,9 +171,7 @@ def epo(
     shown = [found(member) for member in members]
     search.take(list(dict.fromkeys(shown)))
     state = search.state(shown)
-    search.clock.pause()
-    yield state
-    search.clock.resume()
+    yield from search.give(state)
     while not search.over():
         again = bool(how.restart) and (search.iteration + 1) % how.restart == 0
         drawn = float(torch.rand((), generator=rng))
@@ -207,18 +205,14 @@ def epo(
             slots.offer(children)
             done += len(children)
             state = search.state(shown, done / (len(swaps) + 1))
-            search.clock.pause()
-            yield state
-            search.clock.resume()
+            yield from search.give(state)
             if search.over():
                 return state
         shown = [slots.best[-1]] * len(members) if again else slots.best
         members = _run(candidates, [one.ids for one in shown], parents, should_stop)
         search.iteration += 1
         state = search.state(shown)
-        search.clock.pause()
-        yield state
-        search.clock.resume()
+        yield from search.give(state)
     return state
 
 

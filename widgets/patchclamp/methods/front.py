@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from torch import Tensor
 
@@ -173,6 +173,12 @@ class Search:
         """Count and keep candidates."""
         self.tried += len(candidates)
         self.archive.add(candidates)
+
+    def give(self, state: Generation) -> Generator[Generation, None, None]:
+        """Yield a state; the time until somebody asks for the next one is not counted."""
+        self.clock.pause()
+        yield state
+        self.clock.resume()
 
     def state(self, population: Iterable[Candidate], share: float = 1.0) -> Generation:
         """Say where it stands."""

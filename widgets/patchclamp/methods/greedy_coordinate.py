@@ -118,9 +118,7 @@ def greedy(
     current = candidates.prompts(begin, should_stop=should_stop)[0]
     search.take([found(current)])
     state = search.state([found(current)])
-    search.clock.pause()
-    yield state
-    search.clock.resume()
+    yield from search.give(state)
     while not search.over():
         swaps = propose(candidates, current, 0, draw, usable, rng)
         best, chosen, done = -torch.inf, swaps[0], 0
@@ -142,18 +140,14 @@ def greedy(
                 chosen = swaps[tried.items[int(values.argmax())]]
                 asked[0] = best
             state = search.state([found(current)], done / (len(swaps) + 1))
-            search.clock.pause()
-            yield state
-            search.clock.resume()
+            yield from search.give(state)
             if search.over():
                 return state
         current = candidates.prompts([swapped(current, chosen)], should_stop=should_stop)[0]
         search.archive.add([found(current)])
         search.iteration += 1
         state = search.state([found(current)])
-        search.clock.pause()
-        yield state
-        search.clock.resume()
+        yield from search.give(state)
     return state
 
 

@@ -69,7 +69,5 @@ def random_prompts(
         search.take(new)
         search.iteration = int(search.tried == count)
         state = search.state(new, search.tried / count)
-        search.clock.pause()
-        yield state
-        search.clock.resume()
+        yield from search.give(state)
     return state

@@ -111,7 +111,5 @@ def single_tokens(
             strongest = sorted([*strongest, *new], key=lambda c: -c.activation)[:_SHOWN]
             search.iteration = int(search.tried == len(every))
             state = search.state(strongest, search.tried / len(every))
-            search.clock.pause()
-            yield state
-            search.clock.resume()
+            yield from search.give(state)
     return SingleTokens(activations, cross_entropies, state)
