@@ -100,7 +100,7 @@ class AimView(View):
             aim = replace(aim, objective=_objective(session, unit, how, paths))
         if is_ours:
             session.begin_with_aim(aim)
-        else:
+        elif unit is not None or seed:
             session.set_aim(aim)
         super().__init__(session)
 
