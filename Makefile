@@ -58,7 +58,7 @@ bench: $(TEST_ENV) $(BUNDLES) model
 
 # Not part of `make test`. Each file says what it asks and for how long; results stand beside it.
 truth: $(TEST_ENV) $(BUNDLES) model
-	$(IN_VENV)/python -m pytest tests/truth -s $(PYTEST_ARGS)
+	$(IN_VENV)/python -m pytest tests/truth -s -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) node_modules widgets/patchclamp/static build dist
