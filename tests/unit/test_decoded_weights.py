@@ -131,3 +131,16 @@ def test_a_matrix_that_is_not_there_is_a_sentence() -> None:
     assert decoder.matrices == ("down", "up")
     with pytest.raises(InputError, match="down, up"):
         next(decoder.decode("sideways"))  # type: ignore[arg-type]
+
+
+def test_a_weight_that_was_trained_is_read_anew() -> None:
+    model = LanguageModel(tiny.hugging_face("llama"), None)
+    decoder = Decoder(model)
+    before = decoder.of_token(9)[2][4]
+    with torch.no_grad():
+        model.bridge.unembed.original_component.weight.mul_(
+            torch.linspace(0.5, 2, tiny.VOCAB)[:, None]
+        )
+    after = decoder.of_token(9)[2][4]
+    torch.testing.assert_close(after, Decoder(model).of_token(9)[2][4])
+    assert float((after - before).abs()) > 1e-3

@@ -29,7 +29,7 @@ from patchclamp.errors import InputError, ModelError, Stopped
 from patchclamp.models.weights import Readout, neuron_reads, neuron_writes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Collection, Generator
 
     import pandas as pd
     from torch import Tensor
@@ -111,6 +111,8 @@ class Decoder:
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
         self._readout = Readout.of(model.bridge)
+        self._version = model.weights_version
+        self._spreads: dict[tuple[Matrix, int], tuple[Tensor, Tensor]] = {}
         a = model.anatomy
         self.layers = tuple(layer for layer in range(a.n_layers) if a.n_neurons(layer))
         if not self.layers:
@@ -137,24 +139,48 @@ class Decoder:
             return self._readout.through(neuron_writes(bridge, layer)).float()
         return neuron_reads(bridge, layer, matrix).float()
 
+    def check_layers(self, layers: Collection[int] | None) -> tuple[int, ...]:
+        """Return the layers whose neurons are meant; None means all.
+
+        Raises:
+            InputError: when there is none, or one has no neurons.
+        """
+        if layers is None:
+            return self.layers
+        unknown = [layer for layer in layers if layer not in self.layers]
+        if unknown or not layers:
+            what = f"Layer {unknown[0]} has no neurons" if unknown else "No layer was named"
+            msg = f"{what}; the layers are {self.layers[0]} to {self.layers[-1]}."
+            raise InputError(msg)
+        return tuple(sorted(set(layers)))
+
     @cached_property
     def _unembed(self) -> Tensor:
         return self._readout.unembed.float()
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
-        """Mean Float64[d_model] and covariance Float64[d_model, d_model] of the unembedding."""
+        """Mean Float64[d_model] and covariance Float[d_model, d_model] of the unembedding."""
         mean = self._unembed.mean(0, dtype=torch.float64)
-        # One matrix product in float32, of rows that are small; what is subtracted is smaller.
+        # Centred first: a mean that is large beside the spread would take its digits.
         centred = self._unembed - mean.float()
-        return mean, (centred.T @ centred).double() / len(centred)
+        return mean, centred.T @ centred / len(centred)
+
+    def _look_again(self) -> None:
+        """Forget what was computed of weights that have changed since."""
+        version = self.model.weights_version
+        if version != self._version:
+            self._version = version
+            self._readout = Readout.of(self.model.bridge)
+            self._spreads.clear()
+            for name in ("_unembed", "_moments"):
+                self.__dict__.pop(name, None)
 
     def spread(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of each row's logits, Float[row] each."""
         mean, covariance = self._moments
-        exact = rows.double()
-        variance = ((exact @ covariance) * exact).sum(1).clamp_min(0)
-        return (exact @ mean).float(), variance.sqrt().float()
+        variance = ((rows @ covariance) * rows).sum(1).clamp_min(0)
+        return (rows.double() @ mean).float(), variance.sqrt()
 
     def decode(
         self,
@@ -164,6 +190,7 @@ class Decoder:
         controls: int = CONTROLS,
         seed: int = 0,
         block: int = BLOCK,
+        layers: Collection[int] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Generator[Decoded, None, None]:
         """Decode one matrix of every neuron; the last layers come first.
@@ -174,19 +201,22 @@ class Decoder:
             controls: permuted neurons of each layer.
             seed: what draws and permutes them.
             block: how many neurons' logits are held at once.
+            layers: only these layers' neurons; all by default.
             should_stop: asked before every block.
 
         Yields:
             What is decoded so far, after each layer.
 
         Raises:
-            InputError: when there is no such matrix, or the numbers are not positive.
+            InputError: when there is no such matrix or layer, or the numbers are not positive.
             Stopped: when ``should_stop`` said so.
         """
+        self._look_again()
         vocabulary = len(self._unembed)
         if not (0 < top <= vocabulary and controls > 1 and block > 0):
             msg = f"top is 1 to {vocabulary:,}, controls at least 2 and block at least 1."
             raise InputError(msg)
+        wanted = self.check_layers(layers)
         counts = [self.model.anatomy.n_neurons(layer) for layer in self.layers]
         starts = torch.tensor([0, *counts]).cumsum(0).tolist()
         total = starts[-1]
@@ -199,6 +229,8 @@ class Decoder:
         done = 0
         for place in range(len(self.layers) - 1, -1, -1):
             layer = self.layers[place]
+            if layer not in wanted:
+                continue
             rows = self.rows(matrix, layer)
             permuted = permuted_rows(rows, controls, seed + layer)
             here = slice(starts[place], starts[place + 1])
@@ -235,13 +267,17 @@ class Decoder:
     def of_token(self, token: int, matrix: Matrix = "down") -> list[Tensor]:
         """Return the z of one token for every neuron, Float[neuron] by layer of ``layers``.
 
-        In closed form: nothing is decoded for it.
+        In closed form: nothing is decoded for it. What does not depend on the token is computed
+        for the first one, and anew when a weight has changed.
         """
+        self._look_again()
         reading = self._unembed[token]
         found = []
         for layer in self.layers:
             rows = self.rows(matrix, layer)
-            mean, sd = self.spread(rows)
+            if (matrix, layer) not in self._spreads:
+                self._spreads[matrix, layer] = self.spread(rows)
+            mean, sd = self._spreads[matrix, layer]
             found.append((rows @ reading - mean) / sd.clamp_min(torch.finfo(sd.dtype).tiny))
         return found
 

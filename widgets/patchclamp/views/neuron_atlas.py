@@ -105,7 +105,6 @@ class NeuronAtlas(View, bundle="neuron-atlas"):
         self._weighed: say.WeighBody | None = None
         self._selected: str | None = None
         self._plot: AtlasChart | None = None
-        self._spreads: dict[AtlasMatrix, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self._words: list[str] = []
         if isinstance(atlas, Atlas):
             atlas.manifest.check_model(session.model)
