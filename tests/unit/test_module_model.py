@@ -7,8 +7,11 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
+from patchclamp.engine.module_engine import ModuleEngine
 from patchclamp.errors import AddressError, InputError, ModelError
+from patchclamp.interventions import Clamp
 from patchclamp.models.language_model import LanguageModel
 from patchclamp.models.module_anatomy import ModuleAnatomy
 from patchclamp.models.module_model import ModuleModel
@@ -239,6 +242,44 @@ def test_the_parts_of_an_attention_layer_run_as_they_do_with_gradients() -> None
     anatomy = small.model(net.eval(), Stimulus((3, 5), renderer="raster")).anatomy
     assert {"1.linear1", "1.linear2", "1.norm2", "1.self_attn"} <= set(anatomy.parts)
     assert anatomy.parts["1.linear1"].channels == 16
+
+
+def test_a_vision_transformer_of_transformers_is_a_module_like_any_other() -> None:
+    config = ViTConfig(
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=12,
+        image_size=12,
+        patch_size=4,
+    )
+    config.num_labels = 5
+    transformer = small.model(ViTForImageClassification(config).eval(), Stimulus((3, 12, 12)))
+    anatomy = transformer.anatomy
+    (layers,) = {path.partition("layer")[0] for path in anatomy.parts if ".1.mlp" in path}
+    assert anatomy.output == "classifier"
+    assert anatomy.parts["classifier"].channels == 5
+    assert {part.channels for path, part in anatomy.parts.items() if path != "classifier"} <= {
+        8,
+        12,
+    }
+    assert any(path.startswith(layers) for path in anatomy.parts)
+    stimuli = small.draw(transformer.stimulus)
+    run = ModuleEngine.of(transformer).run(
+        stimuli, ["classifier"], output=True, interventions=[Clamp("classifier:c2", 4)]
+    )
+    assert run.output is not None
+    assert torch.equal(run.output, run.values["classifier"])
+    assert bool((run.output[:, 2] == 4).all())
+    body = ViTModel(config, add_pooling_layer=False).eval()
+    hidden = small.model(body, Stimulus((3, 12, 12)))
+    name = hidden.anatomy.output
+    clamped = ModuleEngine.of(hidden).run(
+        stimuli, output=True, interventions=[Clamp(f"{name}:c1", 2)]
+    )
+    assert clamped.output is not None
+    assert clamped.output.shape == (2, 8, 10)
+    assert bool((clamped.output[:, 1] == 2).all())
 
 
 def test_parts_without_units_say_why() -> None:

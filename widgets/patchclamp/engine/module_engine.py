@@ -13,9 +13,10 @@ import threading
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import nn
 
 from patchclamp.engine.queue import Queue
 from patchclamp.errors import (
@@ -27,13 +28,13 @@ from patchclamp.errors import (
     Stopped,
 )
 from patchclamp.interventions import Ablate, Add, Clamp, Intervention, Scale
-from patchclamp.models.module_anatomy import REFUSALS, first_tensor
+from patchclamp.models.module_anatomy import REFUSALS, first_tensor, with_first_tensor
 from patchclamp.models.shared_weights import changed, frozen_twin, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from patchclamp.models.module_anatomy import ModuleAnatomy, Part
     from patchclamp.models.module_model import ModuleModel
@@ -112,7 +113,7 @@ class _Pass:
             for edit in acting:
                 value = edit(value)
             tensor = part.as_it_came(value)
-            output = _with_first(output, tensor)
+            output = with_first_tensor(output, tensor)
         key = path if call == 0 else f"{path}@{call}"
         if key in self.wanted:
             kept = tensor.clone() if self.clones else tensor
@@ -420,18 +421,6 @@ def _changed(value: Tensor, channels: list[int], change: Edit) -> Tensor:
     return result
 
 
-def _with_first(output: object, tensor: Tensor) -> object:
-    """Return a module's output with another first tensor."""
-    if isinstance(output, torch.Tensor):
-        return tensor
-    if isinstance(output, list):
-        return [tensor, *output[1:]]
-    assert isinstance(output, tuple)  # noqa: S101 (first_tensor found one in it)
-    rest = (tensor, *output[1:])
-    make = getattr(type(output), "_make", None)  # a named tuple
-    return rest if make is None else make(rest)
-
-
 class _Twin:
     """A copy of a module whose parts report to whichever pass is going on.
 
@@ -447,6 +436,8 @@ class _Twin:
         self._reporting: set[str] = set()
         for part in self.module.modules():
             if next(part.children(), None) is None:
+                if _scales(part):
+                    part.forward = _scaling(part)
                 # Cheaper than a hook, which takes every call of a module the long way round.
                 part.forward = _counted(part.forward)
 
@@ -461,6 +452,35 @@ class _Twin:
     def wrote(self) -> bool:
         """Whether a run changed a buffer."""
         return changed(self.state)
+
+
+def _scales(part: nn.Module) -> bool:
+    """Whether a module is a batch norm that only scales and shifts, as it does in evaluation."""
+    return (
+        type(part) in {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
+        and isinstance(part.running_var, torch.Tensor)
+        and part.running_var.dtype in {torch.float32, torch.float64}
+    )
+
+
+def _scaling(part: Any) -> Callable[[Tensor], Tensor]:
+    """Return a batch norm's forward that is one product and sum where a gradient is wanted.
+
+    Its backward is several times cheaper than batch norm's own.
+    """
+    plain = part.forward
+    scale = (part.running_var + part.eps).rsqrt()
+    scale = scale if part.weight is None else scale * part.weight
+    shift = -part.running_mean * scale
+    shift = shift if part.bias is None else shift + part.bias
+
+    def forward(x: Tensor) -> Tensor:
+        if not x.requires_grad or not torch.is_grad_enabled():
+            return cast("Tensor", plain(x))
+        each = (1, -1, *[1] * (x.ndim - 2))
+        return torch.addcmul(shift.view(each), x, scale.view(each))
+
+    return forward
 
 
 def _counted(forward: Callable[..., object]) -> Callable[..., object]:

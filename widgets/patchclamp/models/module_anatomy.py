@@ -307,15 +307,30 @@ class _Seen:
 
 
 def first_tensor(output: object) -> Tensor | None:
-    """The tensor that a module returned, or the first of a tuple or list; None for anything else.
+    """The tensor that a module returned, or the first of several; None where there is none.
 
-    An LSTM returns its outputs and its last state; the outputs are what it computed.
+    An LSTM returns its outputs and its last state: the outputs are what it computed. Models of
+    `transformers` return an object whose first tensor are the logits or the hidden states.
     """
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
-        return output[0]
-    return None
+    if isinstance(output, dict) and hasattr(output, "to_tuple"):
+        # Told by what it can do: transformers takes a second to import.
+        output = next(iter(output.values()), None)
+    if isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    return output if isinstance(output, Tensor) else None
+
+
+def with_first_tensor(output: object, tensor: Tensor) -> object:
+    """What a module returned, with another first tensor."""
+    if isinstance(output, dict):
+        return type(output)(**{**output, next(iter(output)): tensor})
+    if isinstance(output, list):
+        return [tensor, *output[1:]]
+    if isinstance(output, tuple):
+        rest = (tensor, *output[1:])
+        make = getattr(type(output), "_make", None)  # a named tuple
+        return rest if make is None else make(rest)
+    return tensor
 
 
 def _look(
@@ -414,11 +429,15 @@ def _channel_axis(
         return len(shape) - 1
     if len(shape) == 2:
         return 1 - batch
-    if not _knows_channels(module):
-        # What came before it in the same shape (a ReLU's input, the last layer of a block) says.
+    if not _knows_channels(module) and earlier:
+        # What came before it in the same shape (a ReLU's input, the last layer of a block) says;
+        # else where there are as many as the part before it has (what pools, pads or transposes).
         for part in reversed(earlier):
             if part.batch_axis == batch and _same_shape(part, shape):
                 return part.channel_axis
+        many = [n for n, size in enumerate(shape) if n != batch and size == earlier[-1].channels]
+        if len(many) == 1:
+            return many[0]
     return 1 if batch == 0 else len(shape) - 1
 
 
