@@ -22,7 +22,7 @@ export function matterPanel(signal: AbortSignal, measureIt: () => void): MatterP
     { class: "pc-note pc-first" },
     "An input that drives a unit says what it responds to, not that the model needs it: ablate it there, and random units of the same layer beside it.",
   );
-  const bars = h("div", { class: "pc-bars pc-matter-bars" });
+  const bars = h("div", { class: "pc-matter-bars" });
   const sentence = h("p", { class: "pc-matter-sentence" });
   const note = h("p", { class: "pc-muted pc-small-print" });
   const run = h("span", { class: "pc-run", "aria-hidden": "true", hidden: true });
@@ -50,7 +50,7 @@ export function matterPanel(signal: AbortSignal, measureIt: () => void): MatterP
     if ("colour" in look) bar.style.backgroundColor = look.colour;
     return h(
       "div",
-      { class: "pc-bar-line pc-matter-line", "data-control": "class" in look },
+      { class: "pc-matter-line", "data-control": "class" in look },
       h("span", { class: "pc-ellipsis", title: name }, name),
       h("span", { class: "pc-matter-axis" }, bar),
       h("span", { class: "pc-number", title: exact(value) }, short(value)),

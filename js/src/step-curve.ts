@@ -25,7 +25,7 @@ export interface StepCurve {
 }
 
 // At the normal type size: where the axis begins, after the words on its left, and half the handle.
-const LEFT = 42;
+const LEFT = 50;
 const HALF = 7;
 
 export function stepCurve(
@@ -122,7 +122,7 @@ export function stepCurve(
     pen.fillStyle = ink(0.7);
     const words = (value: number) => {
       const at = Math.min(bottom - 4 * unit, Math.max(top + 4 * unit, y(value)));
-      pen.fillText(value === 0 ? "0" : short(value), left - 5 * unit, at);
+      pen.fillText(value === 0 ? "0" : short(value), left - 11 * unit, at);
     };
     // Zero before the others, which keep away from it.
     words(0);
