@@ -162,7 +162,8 @@ def test_the_texts_and_pictures_are_in_the_wheel_with_their_sources(wheel: Path)
     corpora = Path(patchclamp.corpora.__file__).parent
     here = {path.relative_to(corpora).as_posix(): path for path in corpora.rglob("*")}
     data = {name: path for name, path in here.items() if path.is_file() and ".py" not in name}
-    assert {"SOURCES.md", "english.jsonl.gz", "pictures/SOURCES.md"} <= data.keys()
+    texts = {"english.jsonl.gz", "multilingual.jsonl.gz"}
+    assert {"SOURCES.md", "pictures/SOURCES.md", *texts} <= data.keys()
     with zipfile.ZipFile(wheel) as packed:
         for name, path in data.items():
             assert packed.read(f"patchclamp/corpora/{name}") == path.read_bytes()
