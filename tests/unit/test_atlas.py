@@ -16,12 +16,13 @@ import torch
 
 from patchclamp.atlas import tables
 from patchclamp.atlas.atlas import Atlas
-from patchclamp.atlas.build import CHECKPOINT, Progress, Reading, build, plan_of
+from patchclamp.atlas.build import CHECKPOINT, Decoding, Progress, Reading, build, plan_of
 from patchclamp.atlas.manifest import Manifest, weights_digest
 from patchclamp.engine.engine import Engine
 from patchclamp.errors import AddressError, AtlasError, InputError, Stopped
 from patchclamp.methods.corpus_pass import cut
-from patchclamp.methods.decoded_weights import Decoder
+from patchclamp.methods.decoded_weights import TOP, Decoder
+from patchclamp.methods.label_statistics import label_statistics
 from tests.unit.words import TEXTS, ids_of, reader
 
 if TYPE_CHECKING:
@@ -241,6 +242,39 @@ def test_only_weights_can_be_decoded(model: LanguageModel, tmp_path: Path) -> No
     assert "up_score" in found.neurons
     with pytest.raises(AtlasError, match="no corpus was read"):
         found.examples("L0.N0")
+
+
+def test_some_layers_can_be_decoded_and_that_is_another_atlas(
+    model: LanguageModel, atlas: Atlas, tmp_path: Path
+) -> None:
+    told: list[Progress] = []
+    folder = tmp_path / "some"
+    decoding = Decoding(["down"], layers=[2, 3])
+    found = Atlas.build(model, None, folder, decode=decoding, tell=told.append)
+    assert [(p.done, p.total) for p in told] == [(48, 96), (96, 96)]
+    scores = found.neurons["down_score"].to_numpy()
+    known = atlas.neurons["down_score"].to_numpy()
+    np.testing.assert_allclose(scores[96:], known[96:], rtol=1e-5)
+    assert np.isnan(scores[:96]).all()
+    assert (found.neurons["down_token"][:96] == "").all()
+    assert found.decoded("L0.N3").empty
+    assert len(found.decoded("L2.N5")) == 2 * TOP
+    assert Atlas(folder).manifest.layers == (2, 3)
+    with pytest.raises(AtlasError, match="its layers differs"):
+        Atlas.build(model, None, folder, decode=["down"])
+    with pytest.raises(InputError, match="Layer 9 has no neurons"):
+        Atlas.build(model, None, tmp_path / "none", decode=Decoding(layers=[9]))
+
+
+def test_what_stands_for_a_text_can_be_compared_again(atlas: Atlas, model: LanguageModel) -> None:
+    values = torch.from_numpy(np.array(atlas.values))
+    assert values.shape == (len(TEXTS), UNITS)
+    again = label_statistics(values, LABELS)
+    table = atlas.query("SELECT * FROM labels WHERE label = 'odd' ORDER BY layer, index")
+    row = again.labels.index("odd")
+    np.testing.assert_allclose(table["average_precision"], again.average_precision[row], rtol=1e-6)
+    with pytest.raises(AtlasError, match="the corpus had no labels"):
+        _ = Atlas.build(model, TEXTS, atlas.folder.with_name("bare"), decode=()).values
 
 
 @pytest.mark.parametrize(

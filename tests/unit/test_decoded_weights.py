@@ -113,6 +113,21 @@ def test_decoding_fills_in_and_stops() -> None:
         next(decoder.decode("down", controls=4, should_stop=lambda: True))
 
 
+def test_some_layers_are_decoded_as_among_all_and_the_others_not() -> None:
+    decoder = Decoder(tiny.model("llama"))
+    everything = list(decoder.decode("down"))[-1]
+    some = list(decoder.decode("down", layers=[2, 0]))
+    assert [each.done for each in some] == [48, 96]
+    here = (everything.layer == 0) | (everything.layer == 2)
+    assert torch.equal(some[-1].score[here], everything.score[here])
+    assert some[-1].score[~here].isnan().all()
+    assert (some[-1].tokens[~here] == -1).all()
+    with pytest.raises(InputError, match="Layer 4 has no neurons; the layers are 0 to 3"):
+        next(decoder.decode("down", layers=[4]))
+    with pytest.raises(InputError, match="No layer was named"):
+        next(decoder.decode("down", layers=[]))
+
+
 def test_the_table_has_a_row_for_each_neuron() -> None:
     model = tiny.model("llama")
     table = last(Decoder(model), "down").frame(model)

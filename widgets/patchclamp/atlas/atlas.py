@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchclamp.atlas import tables
-from patchclamp.atlas.build import build, plan_of
+from patchclamp.atlas.build import build, plan_of, read_values
 from patchclamp.atlas.manifest import Manifest
 from patchclamp.engine.engine import Engine
 from patchclamp.errors import AddressError, AtlasError
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from typing import Literal
 
     import duckdb
+    import numpy as np
     import pandas as pd
     from torch import Tensor
 
-    from patchclamp.atlas.build import Ray, Reading, Tell
+    from patchclamp.atlas.build import Decoding, Ray, Reading, Tell
     from patchclamp.engine.queue import Task
     from patchclamp.methods.decoded_weights import Matrix
     from patchclamp.methods.neighbours import Near
@@ -75,7 +76,7 @@ class Atlas:
         *,
         labels: Sequence[str] | None = None,
         reading: Reading | None = None,
-        decode: Sequence[Matrix] | None = None,
+        decode: Sequence[Matrix] | Decoding | None = None,
         engine: Literal["local", "ray"] | Ray = "local",
         tell: Tell | None = None,
     ) -> Atlas:
@@ -88,6 +89,7 @@ class Atlas:
             labels: one for each text, to say which neurons tell them apart.
             reading: how the corpus is read; None is the usual way.
             decode: which matrices are decoded, of "down", "up" and "gate"; None is all there are.
+                A :class:`~patchclamp.atlas.build.Decoding` says of which layers, too.
             engine: "local" reads the corpus in this process; "ray", or a
                 :class:`~patchclamp.atlas.build.Ray` with its options, on a Ray cluster or, where
                 none is running, on workers of this machine.
@@ -146,6 +148,19 @@ class Atlas:
             said = str(error).split("\n\n", maxsplit=1)[0].strip()
             msg = f"DuckDB cannot answer that: {said} (The tables are {', '.join(self.tables)}.)"
             raise AtlasError(msg) from error
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """Float32[text, neuron] of an atlas with labels: what stands for each text.
+
+        Neurons are those of :attr:`neurons`, in their order; a text without a token has NaN. With
+        them labels can be compared in other ways; see :mod:`patchclamp.methods.label_statistics`.
+
+        Raises:
+            AtlasError: when the corpus had no labels.
+        """
+        self._need("labels", "the corpus had no labels")
+        return read_values(self.folder)
 
     @cached_property
     def neurons(self) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from patchclamp.methods.label_statistics import label_statistics
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 
     from torch import Tensor
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     ShouldStop = Callable[[], bool]
     Tell = Callable[["Progress"], None]
 
-__all__ = ["Plan", "Progress", "Ray", "Reading", "build", "plan_of"]
+__all__ = ["Decoding", "Plan", "Progress", "Ray", "Reading", "build", "plan_of", "read_values"]
 
 CHECKPOINT = "checkpoint.safetensors"
 VALUES = "values.npy"
@@ -51,6 +51,19 @@ class Ray:
 
     workers: int = 1
     load: Callable[[], LanguageModel] | None = None
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Which weights are decoded.
+
+    Attributes:
+        matrices: of "down", "up" and "gate"; None is all there are.
+        layers: of which layers' neurons; None is all. Others have no score, and no tokens.
+    """
+
+    matrices: Sequence[Matrix] | None = None
+    layers: Collection[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,7 @@ class Plan:
         labels: each text's; empty without.
         per_prompt: which value stands for a text, where there are labels.
         matrices: which matrices are decoded.
+        layers: of which layers; None is all.
         ray: on Ray, how; None reads in this process.
     """
 
@@ -88,6 +102,7 @@ class Plan:
     labels: tuple[str, ...]
     per_prompt: PerPrompt
     matrices: tuple[Matrix, ...]
+    layers: tuple[int, ...] | None = None
     ray: Ray | None = None
 
 
@@ -98,7 +113,7 @@ def plan_of(
     *,
     labels: Sequence[str] | None = None,
     reading: Reading | None = None,
-    decode: Sequence[Matrix] | None = None,
+    decode: Sequence[Matrix] | Decoding | None = None,
     engine: Literal["local", "ray"] | Ray = "local",
 ) -> Plan:
     """Read a corpus's tokens and say what is to be built; runs no model.
@@ -106,7 +121,10 @@ def plan_of(
     The arguments and the errors are those of :meth:`patchclamp.atlas.atlas.Atlas.build`.
     """
     reading = reading or Reading()
-    matrices = _matrices(model, decode)
+    decoding = decode if isinstance(decode, Decoding) else Decoding(decode)
+    matrices = _matrices(model, decoding.matrices)
+    some = decoding.layers if matrices else None
+    layers = None if some is None else Decoder(model).check_layers(some)
     if texts is None and not matrices:
         msg = "An atlas needs a corpus, or a matrix to decode."
         raise InputError(msg)
@@ -116,13 +134,13 @@ def plan_of(
     told = tuple(labels or ())
     windows = None
     if texts is not None:
-        some = list(texts)
-        if told and len(told) != len(some):
-            msg = f"Each of the {len(some)} texts needs one label; there are {len(told)}."
+        read = list(texts)
+        if told and len(told) != len(read):
+            msg = f"Each of the {len(read)} texts needs one label; there are {len(told)}."
             raise InputError(msg)
         windows = cut(
             model,
-            some,
+            read,
             context=reading.context,
             shard_tokens=reading.shard_tokens,
             whole_texts=bool(told),
@@ -132,11 +150,12 @@ def plan_of(
         raise InputError(msg)
     return Plan(
         folder=Path(folder),
-        manifest=manifest_of(model, windows, reading, told),
+        manifest=manifest_of(model, windows, reading, told, layers or ()),
         windows=windows,
         labels=told,
         per_prompt=reading.per_prompt,
         matrices=matrices,
+        layers=layers,
         ray=Ray() if engine == "ray" else None if engine == "local" else engine,
     )
 
@@ -333,14 +352,23 @@ def _values(plan: Plan, units: int) -> tuple[Tensor, list[int]]:
     return (values if len(read) == len(values) else values[read]), read.tolist()
 
 
+def read_values(folder: Path) -> np.ndarray:
+    """Read Float32[text, neuron], what stands for each text; it stays on the disk."""
+    found: np.ndarray = np.load(folder / VALUES, mmap_mode="r")
+    return found
+
+
 def _decode(
     model: LanguageModel, plan: Plan, should_stop: ShouldStop, say: Tell
 ) -> Generator[None, None, list[Decoded]]:
     decoder, found = Decoder(model), []
+    total = sum(model.anatomy.n_neurons(layer) for layer in decoder.check_layers(plan.layers))
     for matrix in plan.matrices:
         last = None
-        for last in decoder.decode(matrix, seed=plan.manifest.seed, should_stop=should_stop):
-            say(Progress(f"decoding {matrix}", last.done, len(last.layer)))
+        for last in decoder.decode(
+            matrix, seed=plan.manifest.seed, layers=plan.layers, should_stop=should_stop
+        ):
+            say(Progress(f"decoding {matrix}", last.done, total))
             yield
         assert last is not None  # noqa: S101 (a model with neurons has a layer of them)
         found.append(last)

@@ -47,6 +47,7 @@ class Manifest:
         sample: at how many tokens all values are kept.
         seed: what draws these, and the controls of the decoding.
         decoded: which matrices were decoded.
+        layers: of which layers they were; empty where all were.
         versions: of the packages that computed it.
         format: of the files.
     """
@@ -66,6 +67,7 @@ class Manifest:
     sample: int = 0
     seed: int = 0
     decoded: tuple[str, ...] = ()
+    layers: tuple[int, ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
     format: int = FORMAT
 
@@ -91,6 +93,7 @@ class Manifest:
                 )
                 raise AtlasError(msg)
             found["decoded"] = tuple(found["decoded"])
+            found["layers"] = tuple(found.get("layers", ()))
             found["versions"] = tuple((name, version) for name, version in found["versions"])
             return cls(**found)
         except FileNotFoundError as error:
@@ -163,7 +166,11 @@ class Reading:
 
 
 def manifest_of(
-    model: LanguageModel, windows: Windows | None, reading: Reading, labels: tuple[str, ...] = ()
+    model: LanguageModel,
+    windows: Windows | None,
+    reading: Reading,
+    labels: tuple[str, ...] = (),
+    layers: tuple[int, ...] = (),
 ) -> Manifest:
     """Say what an atlas of a model and a corpus is of."""
     from importlib.metadata import version
@@ -174,6 +181,7 @@ def manifest_of(
         weights=weights_digest(model),
         tokenizer=tokenizer_digest(model),
         seed=reading.seed,
+        layers=layers,
         versions=tuple((name, version(name)) for name in names),
     )
     if windows is None:

@@ -174,7 +174,9 @@ def decoded_table(decoded: Sequence[Decoded], model: LanguageModel) -> pd.DataFr
                 }
             )
         )
-    return pd.concat(frames, ignore_index=True)
+    joined = pd.concat(frames, ignore_index=True)
+    # Of layers that were not decoded there is nothing to say.
+    return joined[joined["token"] >= 0].reset_index(drop=True)
 
 
 def tokens_table(windows: Windows, model: LanguageModel) -> pd.DataFrame:
