@@ -139,9 +139,9 @@ def model(module: nn.Module, stimulus: Stimulus, *, name: str = "tiny") -> Modul
     """A model of a module whose weights the seed draws."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        for path, tensor in (*module.named_parameters(), *module.named_buffers()):
             if tensor.is_floating_point():
-                least = 0.2 if name.endswith("running_var") else -0.3
+                least = 0.2 if path.endswith("running_var") else -0.3
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) + least)
     return ModuleModel(module, stimulus, name=name)
 
