@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .atlas.atlas import Atlas
-    from .atlas.build import Reading
+    from .atlas.build import Decoding, Reading
     from .corpora.english import texts
+    from .corpora.multilingual import parallel_texts
+    from .corpora.own import texts_of_dataset, texts_of_files
     from .corpora.sample_pictures import pictures
     from .errors import PatchclampError
     from .interventions import Ablate, Add, Clamp, Cut, Intervention, Knockout, Patch, Scale
@@ -43,6 +45,7 @@ __all__ = [
     "Clamp",
     "Custom",
     "Cut",
+    "Decoding",
     "Intervention",
     "Knockout",
     "LanguageModel",
@@ -67,15 +70,22 @@ __all__ = [
     "__version__",
     "load",
     "objective",
+    "parallel_texts",
     "pictures",
     "prompt_set",
     "texts",
+    "texts_of_dataset",
+    "texts_of_files",
 ]
 
 _HOME = {
     "Atlas": ".atlas.atlas",
+    "Decoding": ".atlas.build",
     "Reading": ".atlas.build",
     "texts": ".corpora.english",
+    "parallel_texts": ".corpora.multilingual",
+    "texts_of_dataset": ".corpora.own",
+    "texts_of_files": ".corpora.own",
     "pictures": ".corpora.sample_pictures",
     "PatchclampError": ".errors",
     "Ablate": ".interventions",
