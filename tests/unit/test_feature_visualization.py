@@ -576,3 +576,20 @@ def test_what_a_step_says_is_the_value_of_its_frame() -> None:
     assert made.curve_steps == list(range(9))
     assert made.curve == [pytest.approx(v) for v in json.loads(json.dumps(made.curve))]
     assert made.best.value == max(made.curve)
+
+
+def test_a_batch_norm_that_wants_a_gradient_has_torchs_values_and_gradient() -> None:
+    torch.manual_seed(0)
+    net = named(conv=nn.Conv2d(3, 6, 3), norm=nn.BatchNorm2d(6), relu=nn.ReLU())
+    net.norm.running_mean.normal_()
+    net.norm.running_var.uniform_(0.1, 3)
+    net.norm.weight.data.normal_()
+    net.norm.bias.data.normal_()
+    model = ModuleModel(net.eval(), PICTURE)
+    x = torch.rand(2, 3, 9, 9, requires_grad=True)
+    ours = ModuleEngine.of(model).run(x, ["norm", "relu"]).values
+    theirs = net.norm(net.conv(x))
+    assert torch.allclose(ours["norm"], theirs, rtol=1e-4, atol=1e-5)
+    (one,) = torch.autograd.grad(ours["relu"].square().sum(), x)
+    (two,) = torch.autograd.grad(theirs.relu().square().sum(), x)
+    assert torch.allclose(one, two, rtol=1e-4, atol=1e-5)

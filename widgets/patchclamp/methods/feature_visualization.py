@@ -353,6 +353,8 @@ class Optimization:
         shown = stimuli
         if matrices is not None:
             shown = moved(stimuli, matrices, self._window, self.model.stimulus.middle)
+        if shown.ndim == 4:  # convolutions are a tenth to a fifth faster so
+            shown = shown.contiguous(memory_format=torch.channels_last)
         with LeakyGradient() if leak else nullcontext():
             run = self._engine.run(shown, self._paths, should_stop=should_stop)
             values = self.objective.value(run.values)
