@@ -473,6 +473,18 @@ class Notebook:
         box.fill(text)
         box.press("Enter")
 
+    @staticmethod
+    def place(element: Locator) -> list[float]:
+        """Where an element stands in its view, wherever that is scrolled to: x, y and sizes."""
+        found: list[float] = element.evaluate(
+            """element => {
+              const own = element.getBoundingClientRect();
+              const view = element.closest(".pc").getBoundingClientRect();
+              return [own.x - view.x, own.y - view.y, own.width, own.height].map(Math.round);
+            }"""
+        )
+        return found
+
     def wait(self, condition: str, arg: Any = None) -> None:
         """Wait until a JavaScript function of the argument says true."""
         self.page.wait_for_function(condition, arg=arg)

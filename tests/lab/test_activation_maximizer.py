@@ -406,6 +406,26 @@ def test_a_click_on_a_point_of_the_front_loads_its_prompt(dreamt: Notebook) -> N
     dreamt.until(f"session.ids.tolist() == {found['ids']}")
 
 
+def test_pointing_at_prompts_shows_them_and_moves_nothing(dreamt: Notebook) -> None:
+    # The strongest fills more lines than others do, or fewer.
+    dreamt.python("maximizer.rivals('single')")
+    dreamt.maximizer()
+    view = view_of(dreamt)
+    dreamt.page.set_viewport_size({"width": 700, "height": 1400})
+    box = view.get_by_role("application", name=re.compile("^Prompts: activation"))
+    box.focus()
+    dreamt.maximizer()
+    place = dreamt.place(box)
+    shown = view.locator(".pc-optimised-prompt")
+    seen = set()
+    for key in ("Home", *["ArrowRight"] * 4, "End"):
+        box.press(key)
+        dreamt.maximizer()
+        assert dreamt.place(box) == place
+        seen.add(shown.inner_text())
+    assert len(seen) > 3
+
+
 def test_examples_are_shaded_on_one_scale_by_what_python_measures(dreamt: Notebook) -> None:
     view = view_of(dreamt)
     view.get_by_role("tab", name="examples").click()

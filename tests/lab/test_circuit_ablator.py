@@ -316,6 +316,21 @@ def test_a_node_is_switched_named_and_pinned(found: Notebook) -> None:
     found.until("[n.address for n in session.circuit.notes if n.pinned] == ['L0.mlp']")
 
 
+def test_pointing_at_a_node_says_what_it_does_and_moves_nothing(found: Notebook) -> None:
+    nodes = found.ablator().get_by_role("list", name="Nodes of the circuit")
+    nodes.scroll_into_view_if_needed()
+    found.page.mouse.move(0, 0)
+    place = found.place(nodes)
+    for line in nodes.locator("[data-node]").all()[:6]:
+        # Where it stands once and for all: a hover waits until it stands still.
+        name = line.locator(".pc-address")
+        name.hover()
+        found.ablator()
+        assert found.place(nodes) == place
+        said = found.ablator().locator(".pc-edge-reading").inner_text()
+        assert said.startswith(name.inner_text()), said
+
+
 def test_pointing_at_an_edge_says_what_it_does_exactly(found: Notebook) -> None:
     # One beyond those that were measured already.
     address = found.value(

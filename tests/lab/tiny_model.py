@@ -72,6 +72,30 @@ def slow() -> LanguageModel:
 
 
 @cache
+def wide() -> LanguageModel:
+    """Make a model of as many neurons as SmolLM2, 46,080, of which L2.N5 writes "dog"."""
+    sizes = {
+        "num_hidden_layers": 4,
+        "hidden_size": 16,
+        "intermediate_size": 11_520,
+        "max_position_embeddings": 64,
+    }
+    made = _llama(**sizes)
+    with torch.no_grad():
+        dog = made.lm_head.weight[tokenizer().convert_tokens_to_ids("dog")]
+        made.model.layers[2].mlp.down_proj.weight[:, 5] = dog
+    return LanguageModel(made, tokenizer(), name="wide")
+
+
+def texts() -> list[str]:
+    """Make 40 texts of the tokenizer's words."""
+    draw = torch.Generator().manual_seed(7)
+    words = [*WORDS, *(f"w{i}" for i in range(16, 64))]
+    chosen = torch.randint(0, len(words), (40, 20), generator=draw).tolist()
+    return [" ".join(words[i] for i in each) for each in chosen]
+
+
+@cache
 def encoder() -> LanguageModel:
     """Make a model in which every position sees every other one, and nothing predicts."""
     torch.manual_seed(7)
