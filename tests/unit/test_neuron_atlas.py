@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -172,6 +173,21 @@ def test_a_card_holds_what_the_atlas_and_the_weights_say(view: Heard, atlas: Atl
     assert len(card["writes_like"]) == len(card["fires_like"]) == 8
     assert state(view)["selected"] == "L2.N5"
     assert view.ask("meet", address=None)["body"]["card"] is None
+
+
+def test_a_lost_file_is_a_sentence_on_a_card_that_has_the_rest(
+    session: Session, atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NeuronAtlas, "_make_chart", lambda _self: None)
+    shutil.copytree(atlas.folder, tmp_path / "cut")
+    (tmp_path / "cut" / "sample.safetensors").unlink()
+    view = Heard(session, tmp_path / "cut")
+    view.ask("hello")
+    card = view.ask("meet", address="L2.N5")["body"]["card"]
+    assert card["fires_like"] == []
+    assert "has lost sample.safetensors" in card["note"]
+    assert len(card["writes_like"]) == 8
+    view.close()
 
 
 def test_an_example_is_shaded_by_what_the_model_does_there(

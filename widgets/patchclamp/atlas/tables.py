@@ -89,10 +89,18 @@ def save_sample(folder: Path, sample: Sample) -> None:
 
 
 def read_sample(folder: Path) -> Tensor:
-    """Read Float16[token, neuron], the values of all neurons at the sampled tokens."""
+    """Read Float16[token, neuron], the values of all neurons at the sampled tokens.
+
+    Raises:
+        AtlasError: when they are not there.
+    """
     from safetensors.torch import load_file
 
-    return load_file(folder / SAMPLED)["values"]
+    try:
+        return load_file(folder / SAMPLED)["values"]
+    except FileNotFoundError:
+        msg = f"The atlas in {folder} has lost {SAMPLED}, the neurons' values at sampled tokens."
+        raise AtlasError(msg) from None
 
 
 def of_neurons(layers: dict[int, int]) -> pd.DataFrame:

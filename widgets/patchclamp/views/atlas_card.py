@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patchclamp.errors import AtlasError
 from patchclamp.methods.neighbours import Near, feeds, writes_like
 from patchclamp.methods.neuron_statistics import ERROR
 from patchclamp.sites import Site
@@ -40,7 +41,13 @@ def card(atlas: Atlas, model: LanguageModel, table: Table, place: int) -> say.Ca
     assert site.layer is not None  # noqa: S101 (a neuron's address)
     assert site.index is not None  # noqa: S101
     there = atlas.tables
-    fires = atlas.fires_like(row.address, NEIGHBOURS) if "examples" in there else []
+    fires: list[Near] = []
+    lost = ""
+    if "examples" in there:
+        try:
+            fires = atlas.fires_like(row.address, NEIGHBOURS)
+        except AtlasError as error:  # a file is gone: the rest of the card is there
+            lost = str(error)
     return say.Card(
         row=row,
         decoded=_decoded(atlas, row.address) if "decoded" in there else [],
@@ -50,7 +57,7 @@ def card(atlas: Atlas, model: LanguageModel, table: Table, place: int) -> say.Ca
         fires_like=_near(table, fires),
         feeds=_near(table, feeds(model, site.layer, site.index, NEIGHBOURS)),
         labels=_labels(atlas, site.layer, site.index) if "labels" in there else [],
-        note=_note(row),
+        note=" ".join(filter(None, (_note(row), lost))),
     )
 
 
