@@ -13,7 +13,15 @@ import signal
 import sys
 from importlib import import_module
 
-GROUPS = ("engine", "circuits", "prompts", "gesture", "attention", "attention-memory")
+GROUPS = (
+    "engine",
+    "circuits",
+    "prompts",
+    "maximization",
+    "gesture",
+    "attention",
+    "attention-memory",
+)
 
 
 def main() -> None:

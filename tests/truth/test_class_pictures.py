@@ -18,12 +18,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from patchclamp import load
@@ -34,6 +32,10 @@ from patchclamp.methods.image_parameterization import Fourier
 from patchclamp.methods.objective import objective
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
     from patchclamp.methods.objective import Objective
     from patchclamp.models.module_model import ModuleModel
 
