@@ -407,8 +407,8 @@ def test_a_click_on_a_point_of_the_front_loads_its_prompt(dreamt: Notebook) -> N
 
 
 def test_pointing_at_prompts_shows_them_and_moves_nothing(dreamt: Notebook) -> None:
-    # The strongest fills more lines than others do, or fewer.
-    dreamt.python("maximizer.rivals('single')")
+    # Some fill more lines than others.
+    dreamt.python("maximizer.dream(length=30, again=True)\nmaximizer.rivals('single')")
     dreamt.maximizer()
     view = view_of(dreamt)
     dreamt.page.set_viewport_size({"width": 700, "height": 1400})
