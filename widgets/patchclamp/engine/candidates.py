@@ -257,7 +257,8 @@ class Candidates:
                     cache=cache,
                     shared=[_watching(hook, taken) for hook in self._inner],
                 )
-            log_probs = self._read(result.residual[n_layers], taken, grad=slopes).log_softmax(-1)
+            logits = self._read(result.residual[n_layers], taken, grad=slopes)
+            log_probs = logits.float().log_softmax(-1)  # in half precision nats would be coarse
             losses = -log_probs[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
             scores = self.score.value(taken, start=len(self.front))
             self._check(scores, ids)
@@ -426,7 +427,7 @@ class Candidates:
                     cache=self._cache(parents, of, first, self._stop, n_layers),
                 )
                 stream = result.residual[n_layers]
-            logits = passes.read(stream)
+            logits = passes.read(stream).float()
             new = logits.logsumexp(-1) - logits.gather(-1, ids[:, first + 1 :, None])[..., 0]
             losses = torch.stack([parents[parent].losses for parent in of])
             for row, item in enumerate(items):
