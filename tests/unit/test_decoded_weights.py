@@ -61,6 +61,13 @@ def test_what_a_neuron_reads_with_is_decoded_as_it_is(matrix: Matrix) -> None:
     assert found.tokens[place, 0].tolist() == logits.topk(4).indices.tolist()
 
 
+def test_how_far_any_token_stands_out_is_the_farthest_of_those_that_are_kept() -> None:
+    decoder = Decoder(tiny.model("llama"))
+    decoded = last(decoder, "up")
+    rows = torch.cat([decoder.rows("up", layer) for layer in decoder.layers])
+    torch.testing.assert_close(decoder.peaks(rows, block=50), decoded.z[:, :, 0].abs().amax(1))
+
+
 def test_one_token_is_searched_in_closed_form() -> None:
     model = tiny.model("llama")
     decoder = Decoder(model)

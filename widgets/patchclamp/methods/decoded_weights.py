@@ -264,6 +264,20 @@ class Decoder:
         ]
         return torch.cat(tokens), z
 
+    def peaks(self, rows: Tensor, *, block: int = BLOCK) -> Tensor:
+        """Return the largest |z| of each vector, Float[row]: how far any token stands out of it.
+
+        Args:
+            rows: Float[row, d_model], such as some of :meth:`rows`, or :func:`permuted_rows`.
+            block: how many rows' logits are held at once.
+        """
+        far = []
+        mean, sd = self.spread(rows)
+        for some, middle in zip(rows.split(block), mean.split(block), strict=True):
+            low, high = (some @ self._unembed.T).aminmax(dim=1)
+            far.append(torch.maximum(high - middle, middle - low))
+        return torch.cat(far) / sd.clamp_min(torch.finfo(sd.dtype).tiny)
+
     def of_token(self, token: int, matrix: Matrix = "down") -> list[Tensor]:
         """Return the z of one token for every neuron, Float[neuron] by layer of ``layers``.
 
