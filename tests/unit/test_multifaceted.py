@@ -133,9 +133,9 @@ def test_taking_total_variation_off_makes_smoother_pictures(
     smooth, rough = (
         optimised(model, starts, schedule(STEPS, octaves)) for octaves in (PUBLISHED, UNREGULARISED)
     )
-    both = total_variation(smooth.frame()) < 0.8 * total_variation(rough.frame())
+    both = total_variation(smooth.frame()) < 0.95 * total_variation(rough.frame())
     assert bool(both.all())
-    assert rough.best.value > smooth.best.value, "the price"
+    assert rough.best.value > smooth.best.value > 0.8 * rough.best.value, "the price, and no more"
 
 
 def test_a_facet_is_an_optimisation_that_can_be_stopped_and_goes_on(

@@ -128,7 +128,7 @@ class State:
 
     def mean_responses(self) -> Tensor:
         """Return Float[stimulus, cluster]: the mean response of each cluster to each stimulus."""
-        return self.responses @ _shares(self.labels, self.clusters)
+        return self.responses @ _shares(self.labels, self.clusters).to(self.responses)
 
 
 def responses_of(engine: ModuleEngine, units: Sequence[Objective]) -> Respond:
@@ -274,7 +274,8 @@ class _Search:
         labels = torch.randperm(units, generator=self._generator) % how.clusters
         noise = torch.randn((how.clusters, *shape), generator=self._generator)
         stimuli = stimulus.middle + _START * self._half * noise
-        stimuli = stimuli.clamp(stimulus.low, stimulus.high)
+        # As exact as the responses are: Adam's first steps are signs, and rounding flips signs.
+        stimuli = stimuli.clamp(stimulus.low, stimulus.high).to(self._blank.dtype)
         return self._state(0, stimuli, labels, 0, "drawn at random")
 
     def settle(self, state: State, rounds: int, what: str) -> Generator[State, None, State]:
@@ -307,10 +308,15 @@ class _Search:
             (of_cluster,) = (state.labels == cluster).nonzero(as_tuple=True)
             if len(of_cluster) < _LEAST_TO_SPLIT:
                 continue
-            halves = clusters_by_responses(state.responses[:, of_cluster], 2)
+            answers = state.responses[:, of_cluster]
+            if bool((answers == answers[:, :1]).all()):
+                continue  # cells that are all alike
+            halves = clusters_by_responses(answers, 2)
             labels = state.labels.clone()
             labels[of_cluster[halves == 1]] = state.clusters
-            noise = torch.randn(state.stimuli[:1].shape, generator=self._generator)
+            noise = torch.randn(state.stimuli[:1].shape, generator=self._generator).to(
+                state.stimuli
+            )
             added = state.stimuli[cluster : cluster + 1] + _START * self._half * noise
             added = added.clamp(self._stimulus.low, self._stimulus.high)
             stimuli = torch.cat([state.stimuli, added])
@@ -340,7 +346,7 @@ class _Search:
 
     def _climbed(self, state: State) -> Tensor:
         how, stimulus = self._how, self._stimulus
-        shares = _shares(state.labels, state.clusters)
+        shares = _shares(state.labels, state.clusters).to(state.responses)
         x = state.stimuli.clone().requires_grad_()
         adam = torch.optim.Adam([x], lr=how.rate * self._half)
         for _ in range(how.steps):
@@ -372,7 +378,7 @@ class _Search:
     def _state(self, number: int, stimuli: Tensor, labels: Tensor, moved: int, what: str) -> State:
         with torch.no_grad():
             responses = self._beyond(stimuli)
-            mean = responses @ _shares(labels, len(stimuli))
+            mean = responses @ _shares(labels, len(stimuli)).to(responses)
             value = float(discrimination(mean, self._how.temperature).mean())
         return State(number, stimuli, labels, responses, value, moved, what)
 

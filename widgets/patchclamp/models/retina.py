@@ -84,6 +84,7 @@ class Retina(nn.Module):
             self.space.weight.copy_(torch.stack(windows)[..., None])
             self.time.weight.copy_(torch.stack(kernels)[:, None])
         self.register_buffer("types", types)
+        self.double()  # a search takes hundreds of steps: the same ones on every machine
 
     def forward(self, film: Tensor) -> Tensor:
         """Answer to Float[batch, bar, frame] with rates, Float[batch, cell]."""
