@@ -1,9 +1,10 @@
 """Take the pictures of the views that the README shows, from the running product.
 
-    python docs/screenshot.py [neuron-clamp | attention-inspector | circuit-ablator]
+    python docs/screenshot.py [neuron-clamp | attention-inspector | circuit-ablator
+                               | activation-maximizer | dreaming-prompts]
 
-opens a JupyterLab of its own in Chromium, does something with each view on the default model, and
-writes <view>-light.png and <view>-dark.png beside this file.
+opens a JupyterLab of its own in Chromium, does something with each view on the default models, and
+writes <name>-light.png and <name>-dark.png beside this file.
 """
 
 from __future__ import annotations
@@ -38,6 +39,14 @@ CELLS = {
         LOAD,
         'session = pc.Session(model, pairs=pc.prompt_set("pronouns", model))',
         "ablator = pc.CircuitAblator(session)\nablator",
+    ),
+    "activation-maximizer": (
+        'import patchclamp as pc\n\nvision = pc.load("efficientnet-lite0")',
+        'maximizer = pc.ActivationMaximizer(vision, "_fc:c1")\nmaximizer',
+    ),
+    "dreaming-prompts": (
+        LOAD,
+        'maximizer = pc.ActivationMaximizer(model, "L12.N304")\nmaximizer',
     ),
 }
 CLAMP = """
@@ -74,11 +83,32 @@ ablator.faithfulness()
 ablator.patch("denoise", "resid_pre")
 ablator.survey("mean")
 """
-DO = {"neuron-clamp": CLAMP, "attention-inspector": INSPECT, "circuit-ablator": ABLATE}
+CLIMB = """
+maximizer.set_options(steps=256)
+maximizer.climb()
+maximizer.examples()
+maximizer.own(pc.pictures(names=["flower"]).stimuli[0], "flower")
+maximizer.diversity(4, steps=192)
+"""
+DREAM = """
+maximizer.dream(seconds=120)
+maximizer.rivals("single")
+maximizer.examples()
+maximizer.own("The Eiffel Tower is located in the city of")
+"""
+DO = {
+    "neuron-clamp": CLAMP,
+    "attention-inspector": INSPECT,
+    "circuit-ablator": ABLATE,
+    "activation-maximizer": CLIMB,
+    "dreaming-prompts": DREAM,
+}
 SIZE = {
     "neuron-clamp": (1180, 1200),
     "attention-inspector": (1380, 2100),
     "circuit-ablator": (1380, 2800),
+    "activation-maximizer": (1380, 1500),
+    "dreaming-prompts": (1380, 1700),
 }
 #: A view that is too tall for a picture ends above a part of it.
 ENDS_ABOVE = {"circuit-ablator": ".pc-patching"}
@@ -113,7 +143,8 @@ def main(views: list[str]) -> None:
                 page = browser.new_page(
                     viewport={"width": width, "height": height}, device_scale_factor=SCALE
                 )
-                _take(lab.Notebook(page, url), view)
+                # A map of a whole model takes its time.
+                _take(lab.Notebook(page, url, patience=15 * 60), view)
                 page.close()
 
 
@@ -122,8 +153,9 @@ def _take(notebook: lab.Notebook, view: str) -> None:
         "neuron-clamp": notebook.settled,
         "attention-inspector": notebook.inspector,
         "circuit-ablator": notebook.ablator,
+        "activation-maximizer": notebook.maximizer,
+        "dreaming-prompts": notebook.maximizer,
     }[view]
-    notebook.page.set_default_timeout(15 * 60 * 1000)  # a map of a whole model takes its time
     notebook.open(f"{view}.ipynb")
     notebook.cells(*CELLS[view])
     notebook.run_all()
