@@ -46,7 +46,9 @@ def test_selectivity_and_activation_probability_are_those_of_their_definition() 
     torch.testing.assert_close(
         found.selectivity[row], (inside.mean(0) - outside.mean(0)) / within.sqrt()
     )
-    torch.testing.assert_close(found.activation_probability[row], (given[mine] > 0.3).double().mean(0))
+    torch.testing.assert_close(
+        found.activation_probability[row], (given[mine] > 0.3).double().mean(0)
+    )
 
 
 def test_a_planted_neuron_is_ranked_first_and_shuffled_labels_find_none() -> None:
