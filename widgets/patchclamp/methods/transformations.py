@@ -12,9 +12,9 @@ bilinear sampling does what five would: of a point p of the window, counted from
 
     p -> R (p + second jitter) / scale + first jitter
 
-in the image, counted from its centre, with R the turn; outside of the image is grey. Every image is moved
-in its own way. The window is as large as published (12 pixels more than the image) where the model
-takes any size, else the image's own size. Images under 128 pixels are moved in proportion.
+in the image, counted from its centre, with R the turn; outside of the image is grey. Every image is
+moved in its own way. The window is as large as published (12 pixels more than the image) where the
+model takes any size, else the image's own size. Images under 128 pixels are moved in proportion.
 """
 
 from __future__ import annotations
