@@ -39,6 +39,13 @@ export function share(value: number): string {
   return value.toPrecision(value < 0.001 ? 2 : 3).slice(1);
 }
 
+/** A share of tokens: "34.1 %", "0.800 %", "<0.01 %". */
+export function percent(value: number): string {
+  const hundredth = 100 * value;
+  if (hundredth > 0 && hundredth < 0.01) return "<0.01 %";
+  return `${hundredth === 0 ? "0" : hundredth.toPrecision(3)} %`;
+}
+
 /** The whole number as the machine has it. */
 export function exact(value: number): string {
   return String(value).replace("-", MINUS);

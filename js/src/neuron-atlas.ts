@@ -110,8 +110,8 @@ function render(host: Host) {
       soon();
     },
     (refused) => {
-      card.refuse(refused.message);
-      frame.complain(refused.message);
+      if (picture.card === null) frame.complain(refused.message);
+      else card.refuse(refused.message);
     },
   );
   function meet(address: string): void {
@@ -146,13 +146,19 @@ function render(host: Host) {
       );
     },
     shade(address, place) {
-      if (frame.dead() || picture.shaded.has(place)) return;
+      if (frame.dead()) return;
+      // Another click folds it.
+      if (picture.shaded.delete(place)) return soon();
       requests.ask({ kind: "shade", address, place }).then(
         (body) => {
           if (picture.card?.row.address === address) picture.shaded.set(place, body);
+          card.refuse("");
           soon();
         },
-        (refused: Error) => card.refuse(refused.message),
+        (refused: Error) => {
+          card.refuse(refused.message, place);
+          soon();
+        },
       );
     },
   });
@@ -175,17 +181,21 @@ function render(host: Host) {
     "div",
     { class: "pc-atlas-found" },
     search.element,
-    h("div", { class: "pc-line" }, count, of),
+    frame.complaint,
+    h("div", { class: "pc-line pc-atlas-of" }, count, of),
     h("div", { class: "pc-atlas-columns" }, table.element, plot),
     card.element,
     clamp,
   );
-  frame.body.append(building, frame.failure, frame.complaint, found, frame.foot);
+  frame.body.append(building, found, frame.foot);
 
   function paint(dead: boolean): void {
     const { state } = picture;
     if (state === null) return;
     const { atlas } = state;
+    // A failure stands at what failed: the building, or the search.
+    const asked = atlas === null ? building : search.element;
+    if (frame.failure.parentElement !== asked) asked.append(frame.failure);
     set(building, { hidden: atlas !== null });
     set(found, { hidden: atlas === null });
     if (atlas === null) {

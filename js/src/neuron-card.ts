@@ -3,14 +3,15 @@
 import type { AtlasPicture, NeuronCard, Shaded } from "./atlas-picture";
 import { css, inkOn, oranges, redBlue, type Theme } from "./colour";
 import { button, h, s, say, set, tokenText } from "./dom";
-import { exact, quoted, share, short, signed } from "./format";
+import { exact, percent, quoted, share, short, signed } from "./format";
 import type { WeighBody } from "./messages";
 import { type ActivationScale, activationColour, tokenLine } from "./token-line";
 
 export interface NeuronCardPanel {
   element: HTMLElement;
   update(picture: AtlasPicture, theme: Theme): void;
-  refuse(sentence: string): void;
+  /** Says why something was not done, where it was asked for: at an example, or above. */
+  refuse(sentence: string, place?: number): void;
 }
 
 export interface NeuronCardActions {
@@ -67,13 +68,24 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
     ),
     note,
     error,
-    h("div", { class: "pc-card-columns" }, h("div", {}, decoded, effect, histogram), near),
+    h(
+      "div",
+      { class: "pc-card-columns" },
+      decoded,
+      h(
+        "div",
+        { class: "pc-card-side" },
+        near,
+        h("div", { class: "pc-card-measured" }, histogram, effect),
+      ),
+    ),
     examples,
   );
   let card: NeuronCard | null = null;
   /** The token whose effect is measured: chosen by hand, or the foremost. */
   let token: number | null = null;
   let drawn: unknown[] = [];
+  let refused = { place: -1, sentence: "" };
 
   // Whatever is clicked in the lists: an address meets its neuron, an example is read again.
   element.addEventListener(
@@ -94,7 +106,7 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
       facts,
       [
         row.score === null ? "" : `special ${short(row.score)}`,
-        row.firing === null ? "" : `fires at ${(100 * row.firing).toPrecision(3)} %`,
+        row.firing === null ? "" : `fires at ${percent(row.firing)} of the tokens`,
         row.mean === null ? "" : `mean ${short(row.mean)}, sd ${short(row.sd ?? 0)}`,
         row.peak === null ? "" : `peak ${short(row.peak)}`,
       ]
@@ -190,7 +202,6 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
       ...marks,
       ...zero,
     );
-    const words = `${short(low)} … median ${short(quantiles[2] ?? 0)} … ${short(high)}`;
     histogram.replaceChildren(
       svg,
       h(
@@ -199,7 +210,9 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
           class: "pc-muted pc-small-print",
           title: `Lines at 1, 10, 50, 90 and 99 %, each right to ${share(now.error)} of itself; heights by logarithm`,
         },
-        words,
+        h("span", {}, short(low)),
+        h("span", {}, `median ${short(quantiles[2] ?? 0)}`),
+        h("span", {}, short(high)),
       ),
     );
   }
@@ -211,6 +224,7 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
     meets = true,
   ): HTMLElement[] {
     if (items.length === 0) return [];
+    const parts = items.some((each) => each.address.includes(":"));
     const lines = items.map((each) => {
       const place = each.address.replace(/:.*$/, "");
       const name = meets && place.includes(".N");
@@ -225,11 +239,20 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
             )
           : h("span", { class: "pc-number" }, each.address),
         h("span", { class: "pc-number", title: exact(each.value) }, signed(each.value)),
-        h("span", { class: "pc-muted" }, ...tokenText(each.token === "" ? " " : each.token)),
+        h(
+          "span",
+          { class: "pc-token-text pc-muted", title: each.token === "" ? null : quoted(each.token) },
+          ...(each.token === "" ? [] : tokenText(each.token)),
+        ),
       );
     });
     return [
-      h("div", {}, h("h4", { class: "pc-title", title: what }, title), h("ul", {}, ...lines)),
+      h(
+        "div",
+        {},
+        h("h4", { class: "pc-title", title: what }, title),
+        h("ul", { "data-parts": parts }, ...lines),
+      ),
     ];
   }
 
@@ -239,48 +262,67 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
     const groups = new Map<string, HTMLElement[]>();
     for (const each of now.examples) {
       const whole = shaded.get(each.place);
-      const text = h("span", { class: "pc-example-text" });
-      if (whole === undefined) {
-        const ground = activationColour(each.value, scale, theme);
-        const chip = h("mark", { class: "pc-shaded" }, ...tokenText(each.token));
-        chip.style.background = css(ground);
-        chip.style.color = css(inkOn(ground, theme));
-        text.append(...tokenText(each.before), chip, ...tokenText(each.after));
-      } else {
-        const line = tokenLine();
-        line.update(whole.tokens, whole.values, scale, theme, whole.at);
-        text.append(line.element);
-      }
-      const title = whole === undefined ? "Click reads the neuron at every token here" : null;
-      const part = h(
-        "button",
-        {
-          type: "button",
-          class: "pc-atlas-example",
-          "data-place": each.place,
-          "data-live": true,
-          title,
-        },
-        h(
-          "span",
-          { class: "pc-number pc-example-value", title: exact(each.value) },
-          short(each.value),
-        ),
-        text,
-      );
       const group = groups.get(each.group) ?? [];
-      group.push(part);
+      group.push(example(each, whole, scale, theme));
+      if (refused.place === each.place && refused.sentence !== "") {
+        group.push(h("p", { class: "pc-error", role: "alert" }, refused.sentence));
+      }
       groups.set(each.group, group);
     }
+    const held = examples.querySelector<HTMLElement>("[data-place]:focus")?.dataset.place;
+    const { scrollTop } = examples;
     examples.replaceChildren(
       ...[...groups].map(([name, parts]) =>
         h(
           "div",
-          { class: "pc-example-group" },
+          { class: "pc-atlas-group" },
           h("h4", { class: "pc-title" }, name === "top" ? "largest values" : `tokens at ${name}`),
           ...parts,
         ),
       ),
+    );
+    examples.scrollTop = scrollTop;
+    // Who opened an example with a key goes on from it.
+    if (held !== undefined) {
+      examples.querySelector<HTMLElement>(`[data-place="${held}"]`)?.focus({ preventScroll: true });
+    }
+  }
+
+  /** A line of a concordance; once it was read again, all of its window. */
+  function example(
+    each: NeuronCard["examples"][number],
+    whole: Shaded | undefined,
+    scale: ActivationScale,
+    theme: Theme,
+  ): HTMLElement {
+    const text = h("span", { class: "pc-atlas-text", "data-whole": whole !== undefined });
+    if (whole === undefined) {
+      const ground = activationColour(each.value, scale, theme);
+      const chip = h("mark", { class: "pc-shaded" }, ...tokenText(each.token));
+      chip.style.background = css(ground);
+      chip.style.color = css(inkOn(ground, theme));
+      text.append(
+        h("span", { class: "pc-atlas-before" }, h("span", {}, ...tokenText(each.before))),
+        chip,
+        h("span", { class: "pc-atlas-after" }, ...tokenText(each.after)),
+      );
+    } else {
+      const line = tokenLine();
+      line.update(whole.tokens, whole.values, scale, theme, whole.at);
+      text.append(line.element);
+    }
+    return h(
+      "button",
+      {
+        type: "button",
+        class: "pc-atlas-example",
+        "data-place": each.place,
+        "data-live": true,
+        "aria-expanded": whole === undefined ? "false" : "true",
+        title: whole === undefined ? "Click reads the neuron at every token around it" : null,
+      },
+      h("span", { class: "pc-number pc-atlas-value", title: exact(each.value) }, short(each.value)),
+      text,
     );
   }
 
@@ -290,11 +332,11 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
     const all = [now.neuron, ...now.controls];
     const most = Math.max(...all.flatMap((each) => [Math.abs(each.up), Math.abs(each.down)]), 1e-9);
     const bar = (value: number, control: boolean) => {
-      const part = h("span", { class: "pc-effect-bar", "data-control": control });
+      const part = h("span", { class: "pc-lane-bar", "data-control": control });
       part.style.width = `${(50 * Math.abs(value)) / most}%`;
       part.style[value < 0 ? "right" : "left"] = "50%";
       if (!control) part.style.background = css(redBlue(value < 0 ? -0.8 : 0.8, theme));
-      return h("span", { class: "pc-effect-lane" }, part);
+      return h("span", { class: "pc-lane" }, part);
     };
     const lines = all.map((each, i) =>
       h(
@@ -302,9 +344,13 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
         { "data-control": i > 0 },
         h("th", { scope: "row", class: "pc-number" }, each.address),
         h("td", {}, bar(each.up, i > 0)),
-        h("td", { class: "pc-number pc-figure", title: exact(each.up) }, signed(each.up)),
+        h("td", { class: "pc-number pc-weighed-figure", title: exact(each.up) }, signed(each.up)),
         h("td", {}, bar(each.down, i > 0)),
-        h("td", { class: "pc-number pc-figure", title: exact(each.down) }, signed(each.down)),
+        h(
+          "td",
+          { class: "pc-number pc-weighed-figure", title: exact(each.down) },
+          signed(each.down),
+        ),
       ),
     );
     effect.replaceChildren(
@@ -326,8 +372,10 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
             "tr",
             {},
             h("th", {}, h("span", { class: "pc-hidden" }, "neuron")),
-            h("th", { scope: "col", colspan: 2 }, "up"),
-            h("th", { scope: "col", colspan: 2 }, "down"),
+            h("th", { scope: "col" }, "up"),
+            h("td", { class: "pc-weighed-figure" }),
+            h("th", { scope: "col" }, "down"),
+            h("td", { class: "pc-weighed-figure" }),
           ),
         ),
         h("tbody", {}, ...lines),
@@ -342,9 +390,11 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
 
   return {
     element,
-    refuse(sentence) {
-      say(error, sentence);
-      set(error, { hidden: sentence === "" });
+    refuse(sentence, place = -1) {
+      refused = { place, sentence: place < 0 ? "" : sentence };
+      const above = place < 0 ? sentence : "";
+      say(error, above);
+      set(error, { hidden: above === "" });
     },
     update(picture, theme) {
       const next = picture.card;
@@ -360,11 +410,12 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
         const first = sides.map((side) => side.tokens[0]).filter((each) => each !== undefined);
         first.sort((a, b) => Math.abs(b.z) - Math.abs(a.z));
         token = first[0]?.id ?? null;
+        refused = { place: -1, sentence: "" };
         say(error, "");
         set(error, { hidden: true });
       }
       set(weigh, { "data-off": token === null });
-      const now = [next, theme, picture.weighed, picture.shaded.size];
+      const now = [next, theme, picture.weighed, picture.shaded.size, refused];
       if (now.every((each, i) => each === drawn[i])) return;
       if (now[0] !== drawn[0] || now[1] !== drawn[1]) show(next, theme);
       showExamples(next, picture.shaded, theme);

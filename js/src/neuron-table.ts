@@ -3,7 +3,7 @@
 
 import type { AtlasPicture, Row } from "./atlas-picture";
 import { childSignal, h, keyed, say, set, tokenText } from "./dom";
-import { exact, short, signed } from "./format";
+import { exact, percent, short, signed } from "./format";
 import type { AtlasState } from "./messages";
 
 export interface NeuronTable {
@@ -69,7 +69,7 @@ const COLUMNS: readonly ColumnOf[] = [
     label: "fires",
     title: "Share of the corpus’s tokens at which it exceeds a tenth of its own peak",
     rising: true,
-    cell: (row) => [row.firing === null ? "–" : `${(100 * row.firing).toPrecision(3)} %`],
+    cell: (row) => [row.firing === null ? "–" : percent(row.firing)],
     exact: (row) => (row.firing === null ? "" : exact(row.firing)),
   },
   {
@@ -107,12 +107,18 @@ export function neuronTable(signal: AbortSignal, actions: NeuronTableActions): N
     const sortable = column.name !== "token";
     const element = h(
       sortable ? "button" : "span",
-      sortable ? { type: "button", "data-live": true, class: "pc-head" } : { class: "pc-head" },
+      sortable
+        ? { type: "button", "data-live": true, class: "pc-column-head" }
+        : { class: "pc-column-head" },
       column.label,
     );
     if (sortable) element.addEventListener("click", () => sort(column), { signal });
     set(element, { title: column.title });
-    return { column, element, cell: h("div", { role: "columnheader" }, element) };
+    return {
+      column,
+      element,
+      cell: h("div", { role: "columnheader", class: `pc-neuron-${column.name}` }, element),
+    };
   });
   const head = h(
     "div",

@@ -9,6 +9,11 @@ export class FakeModel {
   readonly sent: Up[] = [];
   readonly listeners = new Map<string, Set<Listener>>();
   onSend: (message: Up) => void = () => undefined;
+  /** Of hosts that make other widgets' views. */
+  widget_manager?: {
+    get_model(id: string): Promise<unknown>;
+    create_view(model: unknown): Promise<{ el: HTMLElement; remove(): void }>;
+  };
   constructor(readonly traits: Record<string, unknown> = { live: true }) {}
 
   get(name: string): unknown {

@@ -18,6 +18,7 @@ await build({
     inspector: join(here, "../src/attention-inspector.css"),
     ablator: join(here, "../src/circuit-ablator.css"),
     maximizer: join(here, "../src/activation-maximizer.css"),
+    atlas: join(here, "../src/neuron-atlas.css"),
   },
   outdir: site,
   bundle: true,
@@ -26,7 +27,7 @@ await build({
 });
 // What JupyterLab's two default themes say, as far as the view reads it.
 const page = `<!doctype html><html lang="en"><meta charset="utf-8"><title>stage</title>
-<link rel="stylesheet" href="inspector.css"><link rel="stylesheet" href="ablator.css"><link rel="stylesheet" href="maximizer.css"><link rel="stylesheet" href="clamp.css"><style>
+<link rel="stylesheet" href="inspector.css"><link rel="stylesheet" href="ablator.css"><link rel="stylesheet" href="maximizer.css"><link rel="stylesheet" href="atlas.css"><link rel="stylesheet" href="clamp.css"><style>
 body { margin: 12px; --jp-ui-font-family: system-ui, sans-serif; --jp-code-font-family: Menlo, "DejaVu Sans Mono", monospace;
  --jp-layout-color0:#fff; --jp-layout-color1:#fff; --jp-layout-color2:#eee; --jp-ui-font-color0:rgba(0,0,0,1);
  --jp-border-color2:#e0e0e0; --jp-brand-color1:#1976d2; background:#fff }
@@ -214,6 +215,44 @@ Object.assign(scenes, {
   "am-large": {
     width: 1500,
     query: "scene=picture",
+    act: (view) => view.getByRole("button", { name: "Large type" }).click(),
+  },
+});
+Object.assign(scenes, {
+  "na-wide": { width: 1200, query: "scene=atlas" },
+  "na-dark": { width: 1200, query: "scene=atlas&dark" },
+  "na-widest": {
+    width: 1500,
+    query: "scene=atlas-search",
+    async act(view) {
+      await view.locator(".pc-atlas-example").first().click();
+      await view.locator(".pc-neuron-scroll").focus();
+      await view.keyboard.press("End");
+      await view.keyboard.press("ArrowUp");
+      await view.waitForTimeout(300);
+    },
+  },
+  "na-medium": { width: 900, query: "scene=atlas" },
+  "na-narrow": { width: 480, query: "scene=atlas" },
+  "na-narrow-dark": { width: 480, query: "scene=atlas-search&dark" },
+  "na-list": {
+    width: 1200,
+    query: "scene=atlas-list",
+    async act(view) {
+      await view.getByLabel("Layers, such as").fill("3:99");
+      await view.keyboard.press("Enter");
+    },
+  },
+  "na-decoded": { width: 1200, query: "scene=atlas-decoded" },
+  "na-unbuilt": {
+    width: 900,
+    query: "scene=atlas-unbuilt",
+    act: (view) => view.getByRole("button", { name: "build the atlas" }).click(),
+  },
+  "na-saved": { width: 1200, query: "scene=atlas&saved" },
+  "na-large": {
+    width: 1500,
+    query: "scene=atlas",
     act: (view) => view.getByRole("button", { name: "Large type" }).click(),
   },
 });

@@ -2,8 +2,10 @@
 import maximizer from "../src/activation-maximizer";
 import inspector from "../src/attention-inspector";
 import ablator from "../src/circuit-ablator";
+import atlas from "../src/neuron-atlas";
 import clamp from "../src/neuron-clamp";
 import { FakeAblator, type FakeAblatorOptions } from "./fake-ablator";
+import { FakeAtlas, type FakeAtlasOptions } from "./fake-atlas";
 import { FakeInspector, type FakeInspectorOptions, REPEATED, tokensOf } from "./fake-inspector";
 import { FakeKernel, FakeModel, type FakeOptions, row } from "./fake-kernel";
 import { FakeMaximizer, type FakeMaximizerOptions } from "./fake-maximizer";
@@ -171,6 +173,27 @@ const maximizers: Record<string, FakeMaximizerOptions> = {
   },
 };
 
+const atlases: Record<string, FakeAtlasOptions> = {
+  atlas: { card: "L12.N304", weighed: true },
+  "atlas-list": {},
+  "atlas-search": {
+    card: "L0.N3",
+    state: {
+      sifted: {
+        token: "dog",
+        matrix: "down",
+        layers: [3, 20],
+        least: 4.5,
+        brush: [0.01, 0.2, 3.5, 50],
+        order: "z",
+        falling: true,
+      },
+    },
+  },
+  "atlas-decoded": { corpus: false, card: "L12.N304" },
+  "atlas-unbuilt": { built: false },
+};
+
 const wanted = new URLSearchParams(location.search);
 const scene = wanted.get("scene") ?? "stack";
 const saved = wanted.has("saved");
@@ -182,10 +205,32 @@ const kernel =
       ? new FakeAblator(model, ablators[scene])
       : scene in maximizers
         ? new FakeMaximizer(model, maximizers[scene])
-        : new FakeKernel(model, clamps[scene] ?? {});
+        : scene in atlases
+          ? new FakeAtlas(model, atlases[scene])
+          : new FakeKernel(model, clamps[scene] ?? {});
 if (saved) {
   model.traits.snapshot = JSON.parse(JSON.stringify(kernel.snapshot()));
   model.onSend = () => undefined;
+}
+// What the host would make in the atlas's plot.
+if (kernel instanceof FakeAtlas && kernel.state.atlas !== null) {
+  const drawing = document.createElement("canvas");
+  [drawing.width, drawing.height] = [460, 320];
+  const pen = drawing.getContext("2d");
+  if (pen !== null) {
+    for (let i = 0; i < 3000; i++) {
+      const { firing, score } = kernel.row(i * 14);
+      pen.fillStyle = `hsl(${(i * 14) / 200} 60% 50%)`;
+      pen.fillRect(40 + 360 * (firing ?? 0), 280 - 4 * (score ?? 0), 3, 3);
+    }
+  }
+  if (!saved) {
+    model.traits.chart = "IPY_MODEL_chart";
+    model.widget_manager = {
+      get_model: async (id) => id,
+      create_view: async () => ({ el: drawing, remove: () => drawing.remove() }),
+    };
+  }
 }
 Object.assign(globalThis, { kernel, model });
 if (wanted.has("dark")) document.body.dataset.jpThemeLight = "false";
@@ -197,7 +242,9 @@ const view =
       ? ablator
       : kernel instanceof FakeMaximizer
         ? maximizer
-        : clamp;
+        : kernel instanceof FakeAtlas
+          ? atlas
+          : clamp;
 view.render({
   model: model as never,
   el: document.getElementById("view") as HTMLElement,

@@ -126,7 +126,11 @@ def scatter(matrix: str) -> alt.LayerChart:
     dots = base.mark_point(filled=True, size=9, opacity=0.5).encode(
         color=alt.condition(
             brush,
-            alt.Color("layer:Q", scale=alt.Scale(scheme="viridis"), title="layer"),
+            alt.Color(
+                "layer:Q",
+                scale=alt.Scale(scheme="viridis"),
+                legend=alt.Legend(title="layer", orient="top", gradientLength=160),
+            ),
             alt.value("#88888855"),
         ),
         tooltip=[
@@ -139,7 +143,7 @@ def scatter(matrix: str) -> alt.LayerChart:
     rings = base.mark_point(
         filled=False, size=70, strokeWidth=1.5, color="#d55e00"
     ).transform_filter("indexof(marked, datum.a) >= 0")
-    chart = alt.layer(dots.add_params(brush, marked), rings).properties(width=380, height=260)
+    chart = alt.layer(dots.add_params(brush, marked), rings).properties(width=360, height=230)
     made: Any = (
         chart.configure(background="transparent")
         .configure_view(stroke=None)
