@@ -19,7 +19,9 @@ from nbclient import NotebookClient
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 NOTEBOOKS = sorted(RECIPES.glob("*.ipynb"))
 GUIDES = [path for path in NOTEBOOKS if path.stem != "00-tour"]
-VIEW = re.compile(r"pc\.(NeuronClamp|AttentionInspector|CircuitAblator|ActivationMaximizer)\(")
+VIEW = re.compile(
+    r"pc\.(NeuronClamp|AttentionInspector|CircuitAblator|ActivationMaximizer|NeuronAtlas)\("
+)
 
 
 @pytest.fixture(scope="module")
