@@ -18,8 +18,10 @@ than elsewhere, for 150 steps; 20 steps change the middle only; 10 steps round i
 is drawn in the middle, and not many everywhere (their centre bias).
 
 The numbers of the schedule are those of the authors' published program, for pictures of 224 pixels
-with values of 0 to 255. Three things are done otherwise. There the denoising weight of a step was
-to go from a first to a last value and, by a slip, went to their sum; here it goes to the last. In a
+with values of 0 to 255. Four things are done otherwise. There the denoising weight of a step was to
+go from a first to a last value and, by a slip, went to their sum; here it goes to the last. Where
+only the middle changes, |g| is averaged there, and not over the edges too, so that the middle does
+not change four times as fast as everything did before and show as a square. In a
 smaller picture w grows as its side shrinks, so that a thing that fills the same share of it loses
 the same share of its contrast. And the iteration that removes total variation is solved by a cosine
 transform, not swept through pixel by pixel.
@@ -350,8 +352,9 @@ class FacetOptimization(Optimization):
         shown = (seen[:, 0] if self._flat else seen) * self._range + self._low
         found, gradient = self._up(shown, should_stop)
         self._keep(found, shown)
-        gradient = self._in_the_middle(gradient, octave)
-        length = gradient.abs().flatten(1).mean(1).clamp_min(1e-20)
+        mask = self._middle(gradient, octave)
+        gradient = gradient * mask
+        length = (gradient.abs().flatten(1).sum(1) / mask.sum()).clamp_min(1e-20)
         stride = _between(octave.step, share) / LEVELS
         moved = seen + stride * gradient / length.view(-1, *[1] * (seen.ndim - 1))
         weight = LEVELS * _between(octave.weight, share) * self._fineness
@@ -411,17 +414,18 @@ class FacetOptimization(Optimization):
             corner.append(round(min(max(room / 2 + room * octave.window * off, 0), room)))
         return tuple(corner)
 
-    def _in_the_middle(self, gradient: Tensor, octave: Octave) -> Tensor:
-        if not octave.margin or not self._grows:
-            return gradient
-        mask = torch.zeros_like(gradient)
-        inner = [
-            slice(edge, size - edge)
-            for size in self._sides
-            for edge in [round(octave.margin / PUBLISHED_SIZE * size)]
-        ]
-        mask[(slice(None), slice(None), *inner)] = 1
-        return gradient * mask
+    def _middle(self, gradient: Tensor, octave: Octave) -> Tensor:
+        """Return Float[channel, *space]: 1 where the picture may change."""
+        mask = torch.ones_like(gradient[0])
+        if octave.margin and self._grows:
+            inner = [
+                slice(edge, size - edge)
+                for size in self._sides
+                for edge in [round(octave.margin / PUBLISHED_SIZE * size)]
+            ]
+            mask = torch.zeros_like(mask)
+            mask[(slice(None), *inner)] = 1
+        return mask
 
 
 def denoised(x: Tensor, weight: float, steps: int = BREGMAN_STEPS) -> Tensor:
