@@ -1,4 +1,4 @@
-# make lab | test | dev | check | bench | truth | clean. Everything that is made stays in this folder.
+# make lab | test | dev | check | bench | truth | cluster | clean. Everything that is made stays in this folder.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,11 +19,12 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 IN_VENV := $(VENV)/bin
 LAB_ENV := $(VENV)/.lab-ready
 TEST_ENV := $(VENV)/.test-ready
+RAY_ENV := $(VENV)/.ray-ready
 BUNDLES := node_modules/.bundles-ready
 SETUP := pyproject.toml constraints.txt hatch_build.py
 FRONT_END := package.json tsconfig.json $(shell find js -path js/test -prune -o -print 2>/dev/null)
 
-.PHONY: help lab test dev check bench truth clean model
+.PHONY: help lab test dev check bench truth cluster clean model
 
 help:
 	@echo "make lab    set everything up and open JupyterLab on the tour"
@@ -32,6 +33,7 @@ help:
 	@echo "make check  lint, formatting and types, Python and front end"
 	@echo "make bench  the benchmarks: one line a figure"
 	@echo "make truth  what takes hours to check: results against published claims"
+	@echo "make cluster  a corpus read on a Ray cluster of this machine"
 	@echo "make clean  remove everything that make made"
 
 lab: $(LAB_ENV) $(BUNDLES) model
@@ -53,12 +55,16 @@ check: $(TEST_ENV) node_modules/.package-lock.json
 	$(NPM) run check
 	PYTHON=$(abspath $(IN_VENV))/python $(NPM) run types:check
 
-bench: $(TEST_ENV) $(BUNDLES) model
+bench: $(RAY_ENV) $(BUNDLES) model
 	$(IN_VENV)/python -m tests.benchmarks
 
 # Not part of `make test`. Each file says what it asks and for how long; results stand beside it.
 truth: $(TEST_ENV) $(BUNDLES) model
 	$(IN_VENV)/python -m pytest tests/truth -s -o faulthandler_timeout=0 $(PYTEST_ARGS)
+
+# Not part of `make test` either: Ray does not start dependably on a busy machine.
+cluster: $(RAY_ENV)
+	$(IN_VENV)/python -m pytest tests/cluster $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) node_modules widgets/patchclamp/static build dist
@@ -82,6 +88,10 @@ $(LAB_ENV): $(SETUP) | $(VENV)/bin/python $(BUNDLES)
 $(TEST_ENV): $(SETUP) | $(VENV)/bin/python $(BUNDLES)
 	$(IN_VENV)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[notebooks,test,dev]'
 	touch $(LAB_ENV) $@
+
+$(RAY_ENV): $(TEST_ENV)
+	$(IN_VENV)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[ray]'
+	touch $@
 
 node_modules/.package-lock.json: package-lock.json
 	@command -v $(NPM) >/dev/null || { echo "Building the views needs Node.js 20 or newer with npm, and npm is not on the PATH. Without Node: pip install patchclamp."; exit 1; }

@@ -21,6 +21,7 @@ GROUPS = (
     "gesture",
     "attention",
     "attention-memory",
+    "atlas",
 )
 
 

@@ -216,7 +216,7 @@ def test_every_import_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {
         re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower().replace("_", "-")
-        for requirement in project["dependencies"]
+        for requirement in (*project["dependencies"], *project["optional-dependencies"]["ray"])
     } | {"pydantic-core"}  # the part of pydantic that its documentation imports errors from
     owners = packages_distributions()
     undeclared = set()

@@ -47,10 +47,12 @@ class Ray:
     Attributes:
         workers: how many processes, each with a model of its own.
         load: makes the model in a worker; None loads it by its name.
+        gpus: how many GPUs each worker gets; it sees no others.
     """
 
     workers: int = 1
     load: Callable[[], LanguageModel] | None = None
+    gpus: float = 0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ gives it the shard again; what was merged and written before stays.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from patchclamp.atlas.manifest import Manifest
     from patchclamp.methods.corpus_pass import PerPrompt, Windows
     from patchclamp.models.language_model import LanguageModel
-
-_RESTARTS = 3
 
 
 class Worker:
@@ -105,7 +104,12 @@ def read_on_ray(
     if not shards:
         return
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # Ray has no class of its own for this
+            why = str(error).strip().partition("\n")[0]
+            msg = f"Ray does not start ({why})."
+            raise AtlasError(msg) from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     how = plan.ray or Ray()
@@ -114,8 +118,9 @@ def read_on_ray(
     rows = ray.data.from_items(
         [{"shard": number} for number in shards], override_num_blocks=len(shards)
     )
+    worker: Any = Worker  # a class, which Ray's types do not know of
     made = rows.map(
-        Worker,
+        worker,
         fn_constructor_args=(
             make,
             plan.manifest,
@@ -123,8 +128,7 @@ def read_on_ray(
             plan.per_prompt if plan.labels else None,
         ),
         compute=ray.data.ActorPoolStrategy(size=max(1, how.workers)),
-        max_restarts=_RESTARTS,
-        max_task_retries=_RESTARTS,
+        num_gpus=how.gpus or None,
     )
     try:
         for row in made.iter_rows():
