@@ -1,8 +1,7 @@
 """Most discriminative stimuli: clusters of units, and for each the stimulus that tells it apart.
 
-Burg, Zenkel, Vystrčilová, Oesterle, Höfling, Willeke, Lause, Müller, Fahey, Ding, Restivo, Sridhar,
-Gollisch, Berens, Tolias, Euler, Bethge and Ecker ("Most discriminative stimuli for functional cell
-type clustering", 2023; ICLR 2024): what type a cell is can be read off its answers to a few
+Burg, Zenkel, Vystrčilová et al. ("Most discriminative stimuli for functional cell type clustering",
+2023; ICLR 2024): what type a cell is can be read off its answers to a few
 stimuli, if these are the right ones. They are found by alternating two steps, as in k-means:
 
 1. *Stimuli.* For each cluster c one stimulus is optimised that drives it and not the others,

@@ -5,8 +5,8 @@ neither. Nguyen, Yosinski and Clune ("Multifaceted Feature Visualization: Uncove
 Types of Features Learned By Each Neuron in Deep Neural Networks", 2016) embed the images that drive
 a unit by a late layer's values (their *codes*), reduce them by PCA and then by t-SNE to two
 dimensions, cluster these by k-means, and average the images nearest to each centre: the mean image,
-from which the optimisation of that facet starts (see `multifaceted`). From their paper: 50
-dimensions, then 2; ten clusters; 15 images.
+from which the optimisation of that facet starts (see `multifaceted`). 50 dimensions, then 2; ten
+clusters; 15 images: these numbers are given from memory, since their program lacks this part.
 
 *How many* facets there are they fix at ten. Here the images say it, because k-means cuts anything
 into as many pieces as it is told to, and pieces of one cloud are no facets. How far apart two
