@@ -53,7 +53,12 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
   const decoded = h("dl", { class: "pc-decoded" });
   const effect = h("div", { class: "pc-weighed", hidden: true });
   const histogram = h("figure", { class: "pc-histogram", hidden: true });
-  const examples = h("div", { class: "pc-card-examples" });
+  const examples = h("div", {
+    class: "pc-card-examples",
+    role: "group",
+    "aria-label": "Examples of the corpus",
+    tabindex: 0,
+  });
   const near = h("div", { class: "pc-near" });
   const element = h(
     "section",
@@ -135,6 +140,8 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
           class: "pc-decoded-token",
           "data-live": true,
           "aria-pressed": each.id === token ? "true" : "false",
+          // White space alone is no name.
+          "aria-label": each.text.trim() === "" ? quoted(each.text) : null,
           title: `${quoted(each.text)} z = ${exact(each.z)}; click chooses it for the effect`,
         },
         ...tokenText(each.text),

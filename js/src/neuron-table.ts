@@ -138,6 +138,8 @@ export function neuronTable(signal: AbortSignal, actions: NeuronTableActions): N
   let picture: AtlasPicture | null = null;
   let current = 0;
   let table = -1;
+  /** A row that was pressed before it was known. */
+  let awaited: number | null = null;
 
   view.addEventListener("scroll", draw, { signal, passive: true });
   view.addEventListener("keydown", onKey, { signal });
@@ -182,6 +184,11 @@ export function neuronTable(signal: AbortSignal, actions: NeuronTableActions): N
       "aria-rowcount": count() + 1,
       "aria-activedescendant": count() > 0 ? `${id}-${current}` : null,
     });
+    const pressed = awaited === null ? undefined : known.get(awaited);
+    if (pressed !== undefined) {
+      awaited = null;
+      actions.meet(pressed.address);
+    }
     const missing = places.find((place) => !known.has(place));
     if (missing !== undefined) actions.need(PAGE * Math.floor(missing / PAGE), PAGE);
   }
@@ -202,7 +209,7 @@ export function neuronTable(signal: AbortSignal, actions: NeuronTableActions): N
       "click",
       () => {
         current = place;
-        if (now !== undefined) actions.meet(now.address);
+        awaited = place;
         draw();
       },
       { signal: own.signal },
@@ -250,10 +257,11 @@ export function neuronTable(signal: AbortSignal, actions: NeuronTableActions): N
       End: count(),
     };
     const step = steps[event.key];
-    const row = picture?.rows.get(current);
     if (step !== undefined) go(current + step);
-    else if (event.key === "Enter" && row !== undefined) actions.meet(row.address);
-    else return;
+    else if (event.key === "Enter" && count() > 0) {
+      awaited = current;
+      draw();
+    } else return;
     event.preventDefault();
     event.stopPropagation();
   }
@@ -276,6 +284,7 @@ export function neuronTable(signal: AbortSignal, actions: NeuronTableActions): N
       if (next.table !== table) {
         table = next.table;
         current = 0;
+        awaited = null;
         view.scrollTop = 0;
       }
       const { order, falling, token } = state.sifted;

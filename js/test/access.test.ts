@@ -1,7 +1,7 @@
 import axe from "axe-core";
 import { expect, test } from "vitest";
 import { row } from "./fake-kernel";
-import { all, mount, mountAblator, mountMaximizer, named, one, until } from "./mount";
+import { all, mount, mountAblator, mountAtlas, mountMaximizer, named, one, until } from "./mount";
 
 const ROWS = [
   row({ key: 1, massive: true }),
@@ -191,6 +191,37 @@ test("ActivationMaximizer: a focused control shows it", async () => {
     ".pc-candidate",
     ".pc-tab-name",
     ".pc-select",
+  ]) {
+    const part = all(root, selector).find((each) => each.tabIndex >= 0);
+    part?.focus({ focusVisible: true } as FocusOptions);
+    expect(getComputedStyle(part as Element).outlineStyle, selector).toBe("solid");
+  }
+});
+
+for (const dark of [false, true]) {
+  for (const saved of [false, true]) {
+    test(`NeuronAtlas: axe finds nothing serious (${dark ? "dark" : "light"}${saved ? ", saved" : ""})`, async () => {
+      const { root, el } = await mountAtlas({ dark, saved, card: "L12.N304", weighed: true });
+      await until(() => all(root, ".pc-neuron-row[data-address]").length > 5);
+      if (!saved) {
+        all(root, ".pc-atlas-example")[0]?.click();
+        await until(() => all(root, ".pc-atlas-text[data-whole]").length === 1);
+      }
+      await nothingSerious(el);
+      if (!saved) pressable(root);
+    });
+  }
+}
+
+test("NeuronAtlas: a focused control shows it", async () => {
+  const { root } = await mountAtlas({ card: "L12.N304" });
+  await until(() => all(root, ".pc-atlas-example").length > 3);
+  for (const selector of [
+    ".pc-neuron-scroll",
+    ".pc-column-head",
+    ".pc-decoded-token",
+    ".pc-near .pc-address",
+    ".pc-atlas-example",
   ]) {
     const part = all(root, selector).find((each) => each.tabIndex >= 0);
     part?.focus({ focusVisible: true } as FocusOptions);

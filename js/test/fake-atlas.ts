@@ -200,16 +200,18 @@ export class FakeAtlas {
           tokens: tokens(place + 3 * m + sign, sign),
         })),
       ),
-      histogram: {
-        edges: floats(Array.from({ length: bins + 1 }, (_, i) => -3 + (13 * i) / bins)),
-        counts: floats(
-          Array.from({ length: bins }, (_, i) =>
-            Math.round(9000 * Math.exp(-((i - 11) ** 2) / 60)),
-          ),
-        ),
-        quantiles: [-1.2, -0.6, 0.1, 1.4, 4.2],
-        error: 0.01,
-      },
+      histogram: !(this.options.corpus ?? true)
+        ? null
+        : {
+            edges: floats(Array.from({ length: bins + 1 }, (_, i) => -3 + (13 * i) / bins)),
+            counts: floats(
+              Array.from({ length: bins }, (_, i) =>
+                Math.round(9000 * Math.exp(-((i - 11) ** 2) / 60)),
+              ),
+            ),
+            quantiles: [-1.2, -0.6, 0.1, 1.4, 4.2],
+            error: 0.01,
+          },
       examples: [
         ...Array.from({ length: 8 }, (_, i) => example("top", i)),
         ...["90–99 %", "40–60 %"].flatMap((group) =>
@@ -352,7 +354,7 @@ export class FakeAtlas {
           return this.refuse(message.id, "The corpus has no token at place 301.");
         }
         const words = [" the", " lazy", " dog", " and", ODD, " slept", "\n", " until"];
-        const values = packed([0.1, 0.8, 9.2, 1.4, -0.6, 0.2, 0, 0.3]);
+        const values = packed([0.1, 0.8, 9.25, 1.4, -0.6, 0.2, 0, 0.3]);
         const body = {
           of: "shade",
           address: message.address,

@@ -2,13 +2,16 @@
 import "../src/activation-maximizer.css";
 import "../src/attention-inspector.css";
 import "../src/circuit-ablator.css";
+import "../src/neuron-atlas.css";
 import "../src/neuron-clamp.css";
 import { onTestFinished, vi } from "vitest";
 import maximizer from "../src/activation-maximizer";
 import inspector from "../src/attention-inspector";
 import ablator from "../src/circuit-ablator";
+import atlas from "../src/neuron-atlas";
 import clamp from "../src/neuron-clamp";
 import { FakeAblator, type FakeAblatorOptions } from "./fake-ablator";
+import { FakeAtlas, type FakeAtlasOptions } from "./fake-atlas";
 import { FakeInspector, type FakeInspectorOptions } from "./fake-inspector";
 import { FakeKernel, FakeModel, type FakeOptions } from "./fake-kernel";
 import { FakeMaximizer, type FakeMaximizerOptions } from "./fake-maximizer";
@@ -33,6 +36,7 @@ export interface MountOptions extends FakeOptions, HowShown {}
 export interface InspectorOptions extends FakeInspectorOptions, HowShown {}
 export interface AblatorOptions extends FakeAblatorOptions, HowShown {}
 export interface MaximizerOptions extends FakeMaximizerOptions, HowShown {}
+export interface AtlasOptions extends FakeAtlasOptions, HowShown {}
 
 export async function mount(options: MountOptions = {}): Promise<Mounted> {
   const model = new FakeModel(options.saved ? {} : { live: true });
@@ -72,10 +76,20 @@ export async function mountMaximizer(
   return mounted;
 }
 
+export async function mountAtlas(
+  options: AtlasOptions = {},
+): Promise<Omit<Mounted, "kernel"> & { kernel: FakeAtlas }> {
+  const model = new FakeModel(options.saved ? {} : { live: true });
+  const kernel = new FakeAtlas(model, options);
+  const mounted = { model, kernel, ...start(atlas, model, kernel, options) };
+  if (!options.silent) await until(() => !one(mounted.root, ".pc-body").hidden);
+  return mounted;
+}
+
 function start(
   view: typeof clamp,
   model: FakeModel,
-  kernel: FakeKernel | FakeMaximizer,
+  kernel: FakeKernel | FakeMaximizer | FakeAtlas,
   options: HowShown,
 ) {
   theme(options.dark ?? false);
