@@ -562,6 +562,8 @@ class ComponentView(StackView):
         self._push("result", say.ResultUpdate(revision=revision, result=result[1]))
         if self._effects is not None and self._effects[0] == revision:
             self._push("effects", say.EffectsUpdate(revision=revision, rows=self._effects[1]))
+        else:  # what is being measured of the revision before ends itself
+            self._settled.touch()
         return True
 
     def _moved(self, names: set[str], declared: Declared) -> None:
