@@ -19,10 +19,12 @@ from patchclamp.atlas.atlas import Atlas
 from patchclamp.atlas.build import CHECKPOINT, Decoding, Progress, Reading, build, plan_of
 from patchclamp.atlas.manifest import Manifest, weights_digest
 from patchclamp.engine.engine import Engine
+from patchclamp.engine.surroundings import Reference, reference_inputs
 from patchclamp.errors import AddressError, AtlasError, InputError, Stopped
 from patchclamp.methods.corpus_pass import cut
 from patchclamp.methods.decoded_weights import TOP, Decoder
 from patchclamp.methods.label_statistics import label_statistics
+from patchclamp.methods.massive import massive_neurons
 from tests.unit.words import TEXTS, ids_of, reader
 
 if TYPE_CHECKING:
@@ -61,6 +63,21 @@ def test_a_row_holds_what_the_parts_give(atlas: Atlas, model: LanguageModel) -> 
     largest = atlas.examples("L2.N5").query("group == 'top' and rank == 0").iloc[0]
     assert float(largest["value"]) == pytest.approx(float(row["largest"]), rel=1e-5)
     assert set(atlas.tables) == set(tables.TABLES)
+
+
+def test_massive_neurons_are_those_of_the_reference_set(tmp_path: Path) -> None:
+    model = reader()
+    mlp = model.bridge.blocks[1].mlp
+    with torch.no_grad():  # L1.N3 is a thousand times what it was, and writes a thousandth of it
+        getattr(mlp, "in").original_component.weight[3] *= 1000
+        mlp.out.original_component.weight[:, 3] /= 1000
+    found = Atlas.build(model, TEXTS[:3], tmp_path / "massive", decode=[], reading=READING)
+    engine = Engine.of(model)
+    reference = Reference(engine, reference_inputs(model, None))
+    known = engine.queue.submit(lambda _stop: massive_neurons(reference, model.anatomy)).result()
+    assert (1, 3) in known
+    marked = found.neurons.loc[found.neurons["massive"], "address"].tolist()
+    assert sorted(marked) == sorted(f"L{layer}.N{index}" for layer, index in known)
 
 
 def test_an_example_is_shown_in_its_own_text(atlas: Atlas) -> None:
@@ -179,9 +196,9 @@ def test_a_killed_build_goes_on_without_reading_a_finished_shard_again(tmp_path:
     engine.queue.submit(watch).result()
     resumed = Atlas.build(model, TEXTS, folder, decode=[], reading=READING)
     windows = cut(model, TEXTS, context=10, shard_tokens=40)
-    assert rows == sum(
-        len(shard) for number, shard in enumerate(windows.shards) if number not in finished
-    )
+    left = [shard for number, shard in enumerate(windows.shards) if number not in finished]
+    # And the reference set, which says which neurons are massive.
+    assert rows == sum(map(len, left)) + len(model.reference)
     whole = Atlas.build(reader(), TEXTS, tmp_path / "whole", decode=[], reading=READING)
     assert whole.neurons.equals(resumed.neurons)
 

@@ -16,10 +16,12 @@ import torch
 
 from patchclamp.atlas import tables
 from patchclamp.atlas.manifest import FILE, Manifest, Reading, manifest_of
+from patchclamp.engine.surroundings import Reference, reference_inputs
 from patchclamp.errors import AtlasError, InputError
 from patchclamp.methods.corpus_pass import Collected, Reader, Windows, cut
 from patchclamp.methods.decoded_weights import Decoded, Decoder, Matrix
 from patchclamp.methods.label_statistics import label_statistics
+from patchclamp.methods.massive import massive_neurons
 
 if TYPE_CHECKING:
     import os
@@ -185,6 +187,7 @@ def build(
     folder, say = plan.folder, tell or (lambda _progress: None)
     manifest, a = _claim(plan), engine.model.anatomy
     neurons = tables.of_neurons({n: a.n_neurons(n) for n in range(a.n_layers) if a.n_neurons(n)})
+    neurons["massive"] = _massive(engine, neurons["address"].tolist(), should_stop)
     if plan.windows is not None:
         collected = yield from _collect(engine, plan, len(neurons), should_stop, say)
         for name, column in tables.statistics_of(collected).items():
@@ -206,6 +209,20 @@ def build(
     manifest.with_decoded(*plan.matrices).write(folder)
     tables.save(folder, "neurons", neurons)  # last: it says that the atlas is finished
     (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _massive(engine: Engine, addresses: Sequence[str], should_stop: ShouldStop) -> list[bool]:
+    """Say which neurons carry the model whatever it reads.
+
+    They show at the beginning of a text, which a corpus pass does not count: the reference set is
+    asked, as for every ranking.
+    """
+    inputs = reference_inputs(engine.model, None)
+    if not inputs:
+        return [False] * len(addresses)
+    found = massive_neurons(Reference(engine, inputs), engine.model.anatomy, should_stop)
+    known = {f"L{layer}.N{index}" for layer, index in found}
+    return [address in known for address in addresses]
 
 
 def _claim(plan: Plan) -> Manifest:

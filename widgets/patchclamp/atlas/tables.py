@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from patchclamp.errors import AtlasError
-from patchclamp.methods.massive import MASSIVE
 from patchclamp.methods.neuron_statistics import bin_middles
 
 if TYPE_CHECKING:
@@ -119,11 +118,7 @@ def statistics_of(collected: Collected) -> dict[str, np.ndarray]:
     for statistics in collected.layers.values():
         for name, values in _columns(statistics).items():
             columns.setdefault(name, []).append(values)
-    found = {name: torch.cat(parts).float().numpy() for name, parts in columns.items()}
-    peak = found["peak"]
-    alive = peak[peak > 0]
-    median = float(np.median(alive)) if len(alive) else 0.0
-    return {**found, "massive": peak > MASSIVE * median}
+    return {name: torch.cat(parts).float().numpy() for name, parts in columns.items()}
 
 
 def _columns(statistics: NeuronStatistics) -> dict[str, Tensor]:
