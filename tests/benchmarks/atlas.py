@@ -239,7 +239,8 @@ def main(tokens: int) -> None:
         max_position_embeddings=128,
         vocab_size=64,
     )
-    model = LanguageModel(hf.LlamaForCausalLM(config).eval(), None, name="words")
+    plain = hf.LlamaForCausalLM(config).eval()
+    model = LanguageModel(plain, None, name="words", reference=["w1 w2 w9", "w7 w8 w3 w30"])
     model.tokenizer = Words()
     words = torch.randint(50, (tokens // 100, 100)).tolist()
     texts = [" ".join(f"w{word}" for word in text) for text in words]
