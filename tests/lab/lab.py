@@ -435,6 +435,10 @@ class Notebook:
         """One of the ActivationMaximizers, at rest: nothing is optimised."""
         return self._at_rest(".pc-activation-maximizer", index, _FRESH)
 
+    def atlas(self, index: int = 0) -> Locator:
+        """One of the NeuronAtlases, at rest; its plot may still be made."""
+        return self._at_rest(".pc-neuron-atlas", index, _FRESH)
+
     def _at_rest(self, selector: str, index: int, shown: str) -> Locator:
         """A view once it shows all that its kernel knows, and neither has more to say.
 

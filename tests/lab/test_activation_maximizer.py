@@ -154,7 +154,7 @@ def test_frames_arrive_while_it_runs_and_stop_keeps_the_last(seen: Notebook) -> 
             earlier,
         )
         earlier = pixels(seen)
-    ran(seen, seen.value(TAKEN))
+    ran(seen, max(30, seen.value(TAKEN)))
     stop(seen).click()
     seen.until(f"{STATUS} == ['stopped']")
     seen.maximizer()
@@ -163,7 +163,6 @@ def test_frames_arrive_while_it_runs_and_stop_keeps_the_last(seen: Notebook) -> 
     assert np.abs(np.array(pixels(seen)) - last).max() <= 1
     taken = seen.value(TAKEN)
     assert re.search(rf"\b{taken}/", view_of(seen).locator(".pc-step-count").inner_text())
-    assert last.std() > 1
     assert seen.value("bool(maximizer.tracks.best[0] > maximizer.history.value[0])")
 
 
@@ -271,7 +270,9 @@ def test_what_cannot_be_optimised_is_a_sentence_and_the_best_so_far_stays(seen: 
     seen.python(
         "weights = session.model.module.second.weight\n"
         "kept = weights.detach().clone()\n"
-        "with torch.no_grad(): weights.fill_(float('nan'))"
+        "def spoil(should_stop):\n"
+        "    with torch.no_grad(): weights.fill_(float('nan'))\n"
+        "session.submit(spoil).result()"  # between two steps, not in the middle of one
     )
     seen.until(f"{STATUS} == ['failed']")
     seen.python("with torch.no_grad(): weights.copy_(kept)")
@@ -280,8 +281,8 @@ def test_what_cannot_be_optimised_is_a_sentence_and_the_best_so_far_stays(seen: 
     assert "inf" not in said.lower().replace("finite", "")
     best = seen.value("maximizer.tracks.best[0]")
     assert np.isfinite(best)
-    assert np.isfinite(np.array(pixels(seen))).all()
-    assert np.array(pixels(seen)).std() > 1
+    last = picture(seen, "maximizer.frame()")
+    assert np.abs(np.array(pixels(seen)) - last).max() <= 1
 
 
 def test_facets_stand_side_by_side_with_the_images_that_they_came_from(seen: Notebook) -> None:

@@ -88,10 +88,10 @@ def wide() -> LanguageModel:
 
 
 def texts() -> list[str]:
-    """Make 40 texts of the tokenizer's words."""
+    """Make 16 texts of the tokenizer's words."""
     draw = torch.Generator().manual_seed(7)
-    words = [*WORDS, *(f"w{i}" for i in range(16, 64))]
-    chosen = torch.randint(0, len(words), (40, 20), generator=draw).tolist()
+    words = [*WORDS, *(f"w{i}" for i in range(48))]
+    chosen = torch.randint(0, len(words), (16, 20), generator=draw).tolist()
     return [" ".join(words[i] for i in each) for each in chosen]
 
 
