@@ -37,6 +37,11 @@ export function emptyAtlas(): AtlasPicture {
 
 /** Takes a message of this view's own in; false for what is older than what is shown. */
 export function takeAtlas(picture: AtlasPicture, message: Unpacked<Down>): boolean {
+  if (message.kind === "card") {
+    takeCard(picture, message.card);
+    picture.weighed = message.weighed;
+    return true;
+  }
   if (message.kind !== "atlas" || message.revision < picture.revision) return false;
   declare(picture, message.revision, message.state);
   return true;

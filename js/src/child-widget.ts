@@ -15,7 +15,13 @@ interface Model {
 const REFERENCE = "IPY_MODEL_";
 
 /** Shows the widget that a trait names, whichever it is at the time. */
-export function childWidget(model: Model, trait: string, signal: AbortSignal): HTMLElement {
+export function childWidget(
+  model: Model,
+  trait: string,
+  signal: AbortSignal,
+  /** Told when it has come or gone. */
+  moved: () => void,
+): HTMLElement {
   const element = document.createElement("div");
   element.className = `pc-child pc-child-${trait}`;
   element.hidden = true;
@@ -42,6 +48,7 @@ export function childWidget(model: Model, trait: string, signal: AbortSignal): H
     shown = view;
     element.append(view.el);
     element.hidden = false;
+    moved();
   }
   const changed = () => void show();
   model.on(`change:${trait}`, changed);

@@ -95,7 +95,8 @@ export type Down =
   | OwnUpdate
   | MatterUpdate
   | DiscriminationUpdate
-  | AtlasUpdate;
+  | AtlasUpdate
+  | CardUpdate;
 
 /**
  * What travels between a view in the page and its Python half.
@@ -3009,6 +3010,14 @@ export interface AtlasUpdate {
   kind: "atlas";
   revision: number;
   state: AtlasState;
+}
+/**
+ * After a card was shown, put away, or weighed from Python.
+ */
+export interface CardUpdate {
+  kind: "card";
+  card: Card | null;
+  weighed: WeighBody | null;
 }
 /**
  * The last picture at rest, for saved pages: what `hello` answers, with its buffers as text.

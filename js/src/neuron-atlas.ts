@@ -165,7 +165,7 @@ function render(host: Host) {
 
   // --- other widgets ---
   const model = host.model as never;
-  const chart = childWidget(model, "chart", signal);
+  const chart = childWidget(model, "chart", signal, soon);
   const saved = h("img", {
     class: "pc-saved-chart",
     alt: "Firing rate against specialness",
@@ -173,7 +173,7 @@ function render(host: Host) {
   });
   const waiting = h("p", { class: "pc-note", hidden: true }, "The scatter plot is being made …");
   const plot = h("div", { class: "pc-atlas-plot" }, chart, saved, waiting);
-  const clamp = childWidget(model, "clamp", signal);
+  const clamp = childWidget(model, "clamp", signal, soon);
   let address = "";
   signal.addEventListener("abort", () => URL.revokeObjectURL(address), { once: true });
 

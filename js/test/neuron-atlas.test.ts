@@ -283,6 +283,15 @@ test("a pressed row shows its card, and what is in it leads on", async () => {
   expect(sent(model, "meet").at(-1)?.address).toBeNull();
 });
 
+test("a card that Python shows or puts away is shown and put away", async () => {
+  const { root, kernel } = await ready();
+  const { card, buffers } = kernel.packedCard("L7.N8");
+  kernel.push({ kind: "card", card, weighed: null }, buffers);
+  await until(() => one(root, ".pc-card-address").textContent === "L7.N8");
+  kernel.push({ kind: "card", card: null, weighed: null });
+  await until(() => !one(root, ".pc-card").checkVisibility());
+});
+
 test("no token's text is taken for markup", async () => {
   const { root } = await ready({ card: "L12.N304", weighed: true });
   all(root, ".pc-atlas-example")[0]?.click();
@@ -387,7 +396,7 @@ test("the host's chart takes its place without moving the table", async () => {
   model.traits.chart = "IPY_MODEL_chart";
   model.trigger("change:chart");
   await until(() => one(root, ".pc-child-chart").checkVisibility());
-  await frames();
+  await until(() => !all(root, ".pc-atlas-plot .pc-note").some((each) => each.checkVisibility()));
   expect(one(root, ".pc-neuron-scroll").getBoundingClientRect()).toEqual(before);
   expect(one(root, ".pc-atlas-columns").getBoundingClientRect().height).toBe(card);
 });

@@ -175,6 +175,16 @@ def test_a_card_holds_what_the_atlas_and_the_weights_say(view: Heard, atlas: Atl
     assert view.ask("meet", address=None)["body"]["card"] is None
 
 
+def test_what_python_shows_the_page_hears_of(view: Heard) -> None:
+    view.meet("L2.N5")
+    until(lambda: view.of("card"))
+    assert view.of("card")[-1]["card"]["row"]["address"] == "L2.N5"
+    view.weigh("L2.N5")
+    until(lambda: view.of("card")[-1]["weighed"] is not None)
+    view.meet(None)
+    until(lambda: view.of("card")[-1]["card"] is None)
+
+
 def test_a_lost_file_is_a_sentence_on_a_card_that_has_the_rest(
     session: Session, atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,12 @@ class AtlasChart:
         self.matrix = matrix
         self._brushed = brushed
         self._points = points(neurons, matrix)
-        self.widget: Any = alt.JupyterChart(scatter(matrix), debounce_wait=100)
+        self.widget: Any = alt.JupyterChart(
+            # Its menu would lead to an editor on the web.
+            scatter(matrix),
+            debounce_wait=100,
+            embed_options={"actions": False},
+        )
         self._fill()
 
     def mark(self, addresses: Sequence[str]) -> None:

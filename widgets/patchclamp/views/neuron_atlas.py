@@ -195,9 +195,10 @@ class NeuronAtlas(View, bundle="neuron-atlas"):
         """
         if address is None:
             self._show_card(None)
-            return
-        place = self._place(address)
-        self._show_card(self._session.submit(lambda _stop: self._card_of(place)).result())
+        else:
+            place = self._place(address)
+            self._show_card(self._session.submit(lambda _stop: self._card_of(place)).result())
+        self._push_card()
 
     def weigh(self, address: str, token: "str | int | None" = None) -> "pd.DataFrame":
         """Clamp a neuron up and down and see what that does to a token, beside random neurons.
@@ -223,7 +224,7 @@ class NeuronAtlas(View, bundle="neuron-atlas"):
             ident = self._session.model.token_id(token)
         body: say.WeighBody = self._session.submit(self._weigh_job(place, ident)).result()
         self._weighed = body
-        self._push_state()
+        self._push_card()
         each = [(body.neuron, False), *((other, True) for other in body.controls)]
         return pd.DataFrame([{**one.model_dump(), "control": control} for one, control in each])
 
@@ -554,6 +555,12 @@ class NeuronAtlas(View, bundle="neuron-atlas"):
     def _push_state(self) -> None:
         revision = self._session.revision
         self._push("state", say.AtlasUpdate(revision=revision, state=self._state()))
+
+    def _push_card(self) -> None:
+        """Say what the page did not ask for."""
+        weighed, shown = self._weighed, self._selected
+        here = weighed is not None and weighed.neuron.address == shown
+        self._push("card", say.CardUpdate(card=self._card, weighed=weighed if here else None))
 
     def _state(self) -> say.AtlasState:
         session, table = self._session, self._table

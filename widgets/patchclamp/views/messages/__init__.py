@@ -178,6 +178,7 @@ AnyDown = (
     | MatterUpdate
     | DiscriminationUpdate
     | AtlasUpdate
+    | CardUpdate
 )
 
 

@@ -315,3 +315,11 @@ class AtlasUpdate(Message):
     kind: Literal["atlas"] = "atlas"
     revision: int
     state: AtlasState
+
+
+class CardUpdate(Message):
+    """After a card was shown, put away, or weighed from Python."""
+
+    kind: Literal["card"] = "card"
+    card: Card | None
+    weighed: WeighBody | None
