@@ -12,7 +12,7 @@ the first words of 20 shipped texts.
   with the same token. It raises the token with up for about half (15 to 35 of 50), and lowers it
   with down for about half: it is random to which side it is clamped.
 
-What was measured is written to `results/decoded-neurons.json`. About ten minutes on one core.
+What was measured is written to `results/decoded-neurons.json`. About three minutes of one core.
 """
 
 from __future__ import annotations
