@@ -51,10 +51,11 @@ class AtlasChart:
         self._brushed = brushed
         self._points = points(neurons, matrix)
         self.widget: Any = alt.JupyterChart(
-            # Its menu would lead to an editor on the web.
+            # Tens of thousands of elements of an SVG would hold the page up; its menu would lead
+            # to an editor on the web.
             scatter(matrix),
             debounce_wait=100,
-            embed_options={"actions": False},
+            embed_options={"actions": False, "renderer": "canvas"},
         )
         self._fill()
 
