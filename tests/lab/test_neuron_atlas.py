@@ -1,17 +1,22 @@
-"""NeuronAtlas in JupyterLab: 46,080 real rows, a card, a clamp."""
+"""NeuronAtlas in JupyterLab: 46,080 real rows, a card, a clamp, a plot that is linked both ways."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Route
 
     from tests.lab.lab import Notebook
 
 NEURONS = 46_080
+SMALL = 192
 SETUP = """
 import patchclamp as pc
 from ipywidgets import Widget
@@ -23,6 +28,7 @@ CELLS = (
     'session = pc.Session(MODEL(), "the cat sat on the mat")',
     "view = pc.NeuronAtlas(session, atlas)\nview",
 )
+DRAWN = "() => document.querySelector('.pc-neuron-atlas .pc-child-chart canvas')"
 FIRST_ROW = """address => document.querySelector(
   `.pc-neuron-atlas .pc-neuron-rows [id$="-0"][data-address="${address}"]`)"""
 
@@ -135,3 +141,70 @@ def test_a_token_is_searched_and_the_found_neuron_clamped(atlas: Notebook) -> No
     assert atlas.value("float(session.current.log_probs().max())") != before
     # A token that looks like markup is text.
     assert atlas.page.evaluate("window.taken") is None
+
+
+def test_plot_and_table_are_linked_both_ways_and_nothing_is_fetched(atlas: Notebook) -> None:
+    atlas.wait(DRAWN)
+    atlas.until("view._plot is not None")
+    assert atlas.value("len(view.chart.spec['datasets']['neurons'])") == SMALL
+    # Search -> rings.
+    search(atlas, "dog")
+    atlas.until("view._need().sifting.token == 'dog' and len(view.chart.params.marked) == 192")
+    first = atlas.value("view.chart.params.marked[0]")
+    atlas.wait(FIRST_ROW, first)
+    atlas.page.locator(f'.pc-neuron-row[data-address="{first}"]').click()
+    atlas.until(f"view.chart.params.marked == [{first!r}]")
+    atlas.page.get_by_role("button", name="clear").click()
+    atlas.until("view._need().sifting.token == ''")
+    # Brush -> table.
+    canvas = atlas.page.locator(".pc-child-chart canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in BRUSH]
+    atlas.page.mouse.move(*at[0])
+    atlas.page.mouse.down()
+    atlas.page.mouse.move(*at[1], steps=4)
+    atlas.page.mouse.up()
+    atlas.until("view._need().sifting.brush is not None")
+    atlas.atlas()
+    count = atlas.value("len(view._need().order)")
+    by_hand = atlas.value(
+        "(lambda n, b: int((n.firing_rate.between(*b.firing) & n.down_score.between(*b.score))"
+        ".sum()))(view.atlas.neurons, view._need().sifting.brush)"
+    )
+    assert 0 < count == by_hand < SMALL
+    assert f"{count:,} of {SMALL:,} neurons" in atlas.atlas().inner_text()
+    atlas.page.get_by_role("button", name="Take the brush away").click()
+    atlas.until("len(view._need().order) == 192")
+    assert atlas.outside == []
+    assert atlas.broken() == []
+
+
+BRUSH = ((0.3, 0.35), (0.7, 0.7))
+"""Two corners of the plot, as shares of it."""
+
+
+def test_a_saved_page_shows_the_atlas_without_a_kernel_or_a_net(
+    atlas: Notebook, chromium: Browser, tmp_path: Path
+) -> None:
+    atlas.wait(DRAWN)
+    atlas.python(f"view.meet('L2.N5')\nview.to_html({str(tmp_path / 'page.html')!r})")
+    context = chromium.new_context(viewport={"width": 1200, "height": 1000})
+    asked: list[str] = []
+
+    def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        route.abort()
+
+    context.route(re.compile("^(http|ws)s?:"), refuse)
+    page = context.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    saved = page.locator(".pc-neuron-atlas")
+    saved.locator(".pc-neuron-row[data-address]").first.wait_for()
+    assert saved.locator(".pc-card-address").inner_text() == "L2.N5"
+    page.wait_for_function("() => document.querySelector('.pc-saved-chart')?.naturalWidth > 300")
+    assert saved.locator(".pc-saved-chart").is_visible()
+    assert re.search("without a kernel", saved.locator(".pc-kernel").inner_text())
+    assert asked == []
+    context.close()
