@@ -1,7 +1,7 @@
 """Take the pictures of the views that the README shows, from the running product.
 
     python docs/screenshot.py [neuron-clamp | attention-inspector | circuit-ablator
-                               | activation-maximizer | dreaming-prompts]
+                               | activation-maximizer | dreaming-prompts | neuron-atlas]
 
 opens a JupyterLab of its own in Chromium, does something with each view on the default models, and
 writes <name>-light.png and <name>-dark.png beside this file.
@@ -47,6 +47,16 @@ CELLS = {
     "dreaming-prompts": (
         LOAD,
         'maximizer = pc.ActivationMaximizer(model, "L12.N304")\nmaximizer',
+    ),
+    "neuron-atlas": (
+        LOAD,
+        """\
+reading = pc.Reading(name="60 of the English texts")
+atlas = pc.Atlas.build(model, pc.texts(60), "atlas", reading=reading, decode=["down"])""",
+        """\
+session = pc.Session(model, "My neighbour has a cat and a")
+view = pc.NeuronAtlas(session, atlas)
+view""",
     ),
 }
 CLAMP = """
@@ -96,7 +106,13 @@ maximizer.rivals("single")
 maximizer.examples()
 maximizer.own("The Eiffel Tower is located in the city of")
 """
+ATLAS = """
+found = view.sift("dog")
+view.meet(found.address.iloc[0])
+view.weigh(found.address.iloc[0])
+"""
 DO = {
+    "neuron-atlas": ATLAS,
     "neuron-clamp": CLAMP,
     "attention-inspector": INSPECT,
     "circuit-ablator": ABLATE,
@@ -104,6 +120,7 @@ DO = {
     "dreaming-prompts": DREAM,
 }
 SIZE = {
+    "neuron-atlas": (1380, 1700),
     "neuron-clamp": (1180, 1200),
     "attention-inspector": (1380, 2100),
     "circuit-ablator": (1380, 2800),
@@ -112,6 +129,8 @@ SIZE = {
 }
 #: A view that is too tall for a picture ends above a part of it.
 ENDS_ABOVE = {"circuit-ablator": ".pc-patching"}
+#: What is drawn by a widget that is not ours.
+WAITS_FOR = {"neuron-atlas": ".pc-child-chart canvas"}
 SCALE = 1.5
 LARGEST = 300_000
 """Bytes that a picture in the repository may have."""
@@ -150,6 +169,7 @@ def main(views: list[str]) -> None:
 
 def _take(notebook: lab.Notebook, view: str) -> None:
     shown = {
+        "neuron-atlas": notebook.atlas,
         "neuron-clamp": notebook.settled,
         "attention-inspector": notebook.inspector,
         "circuit-ablator": notebook.ablator,
@@ -162,6 +182,8 @@ def _take(notebook: lab.Notebook, view: str) -> None:
     shown()
     notebook.python(DO[view])
     shown()
+    if view in WAITS_FOR:  # what another widget draws says nothing when it is done
+        notebook.page.wait_for_selector(WAITS_FOR[view])
     notebook.page.mouse.move(0, 0)
     for theme in ("Light", "Dark"):
         notebook.theme(theme)

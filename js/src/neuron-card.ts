@@ -76,13 +76,8 @@ export function neuronCard(signal: AbortSignal, actions: NeuronCardActions): Neu
     h(
       "div",
       { class: "pc-card-columns" },
-      decoded,
-      h(
-        "div",
-        { class: "pc-card-side" },
-        near,
-        h("div", { class: "pc-card-measured" }, histogram, effect),
-      ),
+      h("div", { class: "pc-card-side" }, decoded, histogram),
+      h("div", { class: "pc-card-side" }, near, effect),
     ),
     examples,
   );
