@@ -60,6 +60,14 @@ class Hears(View):
         return rows
 
 
+class HearsAll(Hears):
+    """The same, and what waits for its turn to be sent is waited for before anything is read."""
+
+    def of(self, kind: str) -> list[Message]:
+        until(lambda: not self._outbox._waiting)
+        return super().of(kind)
+
+
 def until(found: Callable[[], Any], seconds: float = 60) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -23,7 +23,7 @@ from patchclamp.views.atlas_table import Brush, Sifting, sift
 from patchclamp.views.messages import neuron_atlas
 from patchclamp.views.neuron_atlas import NeuronAtlas
 from patchclamp.views.neuron_clamp import NeuronClamp
-from tests.unit.heard import Hears, until
+from tests.unit.heard import HearsAll, until
 from tests.unit.words import TEXTS, ids_of, reader
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ READING = Reading(name="words", context=10, shard_tokens=40)
 LABELS = ["even" if text % 2 == 0 else "odd" for text in range(len(TEXTS))]
 
 
-class Heard(Hears, NeuronAtlas):
+class Heard(HearsAll, NeuronAtlas):
     """The real view, heard."""
 
 
