@@ -301,12 +301,17 @@ def test_stop_takes_effect_within_a_block_and_leaves_the_model_as_it_was() -> No
         candidates = Candidates(Engine.of(model), _neuron(model), LENGTH)
         candidates.prompts([tuple(tiny.ids(LENGTH + 1).tolist())], should_stop=stop)
 
+    def hooks() -> list[int]:
+        # Transformers leaves hooks of its own on a model that was asked for its attention.
+        shells = Engine.of(model).passes.shells.values()
+        return [len(m._forward_hooks) for shell in shells for m in shell.root.modules()]
+
     on_worker(model, lambda: Engine.of(model).shortcuts)
+    before = hooks()
     with pytest.raises(Stopped):
         on_worker(model, job)
     assert len(asked) == 3
-    shells = Engine.of(model).passes.shells.values()
-    assert not any(m._forward_hooks for shell in shells for m in shell.root.modules())
+    assert hooks() == before
     assert all(p.grad is None for p in model.bridge.parameters())
 
 
