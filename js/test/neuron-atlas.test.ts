@@ -193,8 +193,8 @@ test("a token is searched for, and its column comes and goes", async () => {
   await until(() => kernel.state.sifted.token === "dog");
   expect(sent(model, "sift")[0]).toMatchObject({ token: "dog", order: "z", falling: true });
   await until(() => grid(root, "z").length > 5);
-  expect(one(root, ".pc-neuron-head .pc-neuron-z").checkVisibility()).toBe(true);
-  expect(grid(root, "z")[0]).toMatch(/^[+−]\d/);
+  await until(() => one(root, ".pc-neuron-head .pc-neuron-z").checkVisibility());
+  await until(() => /^[+−]\d/.test(grid(root, "z")[0] ?? ""));
   type(root, TOKEN, "");
   await until(() => kernel.state.sifted.order === "score");
 });
@@ -216,7 +216,7 @@ test("layers, scores and the matrix are asked for together", async () => {
   await until(() => root.textContent?.includes("of 46,080 neurons"));
   named(root, "clear").click();
   await until(() => kernel.state.count === 46_080);
-  expect(named<HTMLInputElement>(root, LAYERS).value).toBe("");
+  await until(() => named<HTMLInputElement>(root, LAYERS).value === "");
 });
 
 test("what is no range, no number or no token is a sentence at the search", async () => {
@@ -269,7 +269,7 @@ test("a pressed row shows its card, and what is in it leads on", async () => {
   known(root)[1]?.click();
   const address = kernel.rows(1, 1)[0]?.address as string;
   await until(() => one(root, ".pc-card-address").textContent === address);
-  expect(one(root, ".pc-card").checkVisibility()).toBe(true);
+  await until(() => one(root, ".pc-card").checkVisibility());
   await until(() => known(root)[1]?.getAttribute("aria-selected") === "true");
   expect(all(root, ".pc-decoded dt").map((each) => each.textContent)).toEqual([
     "writes ↑",
@@ -376,7 +376,7 @@ test("a neuron is clamped from its card, and the clamp's own view stands under i
   model.traits.clamp = "IPY_MODEL_one";
   model.trigger("change:clamp");
   await until(() => one(root, ".pc-child-clamp").textContent === "view of one");
-  expect(one(root, ".pc-child-clamp").checkVisibility()).toBe(true);
+  await until(() => one(root, ".pc-child-clamp").checkVisibility());
   model.traits.clamp = "IPY_MODEL_two";
   model.trigger("change:clamp");
   await until(() => one(root, ".pc-child-clamp").textContent === "view of two");
@@ -438,7 +438,7 @@ test("a saved page has its rows, its card and its plot, and asks nobody", async 
   const { root, model } = await ready({ saved: true, scatter, card: "L12.N304", weighed: true });
   const picture = one<HTMLImageElement>(root, ".pc-saved-chart");
   await until(() => picture.naturalWidth === 40);
-  expect(picture.checkVisibility()).toBe(true);
+  await until(() => picture.checkVisibility());
   expect(known(root).length).toBeGreaterThan(10);
   expect(one(root, ".pc-card-address").textContent).toBe("L12.N304");
   expect(all(root, ".pc-weighed tbody tr")).toHaveLength(6);
