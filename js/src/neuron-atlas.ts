@@ -15,14 +15,13 @@ import { childWidget } from "./child-widget";
 import { button, h, say, set } from "./dom";
 import { createFrame, type Host } from "./frame";
 import { neuronCard } from "./neuron-card";
-import { counted, neuronTable, showCount } from "./neuron-table";
+import { neuronTable, showCount } from "./neuron-table";
 import { newest } from "./newest";
 import type { Gesture } from "./requests";
 
 function render(host: Host) {
   const { signal } = host;
   const picture: AtlasPicture = emptyAtlas();
-  let said = "";
 
   const frame = createFrame(host, {
     name: "NeuronAtlas",
@@ -213,8 +212,6 @@ function render(host: Host) {
     search.update(state);
     table.update(picture);
     showCount(count, state);
-    const words = counted(state);
-    if (words !== said) said = words;
     const corpus =
       atlas.corpus === ""
         ? "no corpus read"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from patchclamp.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -169,3 +173,20 @@ class History(Generic[StateT]):
     def _tell(self, change: Change) -> None:
         for observer in tuple(self._observers):
             observer(change)
+
+
+def read_session(path: str | Path) -> dict[str, Any]:
+    """Read what a session of either kind has written to a JSON file.
+
+    Raises:
+        InputError: when the file holds none.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{path} holds no session: {error}."
+        raise InputError(msg) from error
+    if not isinstance(data, dict):
+        msg = f"{path} holds no session."
+        raise InputError(msg)
+    return data

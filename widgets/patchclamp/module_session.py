@@ -11,7 +11,7 @@ import torch
 
 from patchclamp.engine.module_engine import ModuleEngine
 from patchclamp.errors import InputError, ModelError, PatchclampError
-from patchclamp.history import History, State
+from patchclamp.history import History, State, read_session
 from patchclamp.models.module_model import ModuleModel
 
 if TYPE_CHECKING:
@@ -134,15 +134,7 @@ class ModuleSession(History[_State]):
         Raises:
             PatchclampError: when the file does not hold a session of this model.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            msg = f"{path} holds no session: {error}."
-            raise InputError(msg) from error
-        if not isinstance(data, dict):
-            msg = f"{path} holds no session."
-            raise InputError(msg)
-        return cls.from_json(data, model)
+        return cls.from_json(read_session(path), model)
 
     def _read(self, value: Tensor | None) -> Tensor | None:
         """Return a private copy of one stimulus: the user's own may be written to later."""

@@ -24,7 +24,7 @@ from patchclamp.errors import (
     PatchclampError,
     Stopped,
 )
-from patchclamp.history import Change, History, State
+from patchclamp.history import Change, History, State, read_session
 from patchclamp.interventions import Intervention
 from patchclamp.methods import prompt_sets
 from patchclamp.methods.metric import (
@@ -692,15 +692,7 @@ class Session(History[_State]):
         Raises:
             PatchclampError: when the file does not hold a session of this model.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            msg = f"{path} holds no session: {error}."
-            raise InputError(msg) from error
-        if not isinstance(data, dict):
-            msg = f"{path} holds no session."
-            raise InputError(msg)
-        return cls.from_json(data, model)
+        return cls.from_json(read_session(path), model)
 
     def to_code(self) -> str:
         """Return Python that makes the current run again with TransformerLens alone."""

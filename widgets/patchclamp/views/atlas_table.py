@@ -81,7 +81,7 @@ class Table:
     order: np.ndarray
     z: np.ndarray | None = None
     number: int = 0
-    _texts: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    _arrays: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def page(self, start: int, count: int) -> list[say.AtlasRow]:
         """Return some rows."""
@@ -112,9 +112,9 @@ class Table:
         return column in self.neurons
 
     def _column(self, name: str) -> np.ndarray:
-        if name not in self._texts:
-            self._texts[name] = self.neurons[name].to_numpy()
-        return self._texts[name]
+        if name not in self._arrays:
+            self._arrays[name] = self.neurons[name].to_numpy()
+        return self._arrays[name]
 
     def _number(self, name: str, place: int) -> float | None:
         return _finite(self._column(name)[place]) if self._has(name) else None
