@@ -644,6 +644,44 @@ def test_whether_the_unit_matters_is_measured_on_what_was_optimised(drawn: Heard
     assert drawn.matter().unit.effect == pytest.approx(found["kl"])
 
 
+def test_whether_a_direction_among_channels_matters_is_measured(module: ModuleModel) -> None:
+    view = Heard(module, ("second[line]", torch.linspace(-1, 2, 8)))
+    view.climb(steps=4)
+    view.ask("hello")
+    assert view.ask("matter")["ok"]
+    found = view.hear(lambda m: m["kind"] == "matter")["matter"]
+    assert found["unit"] == "second[line]"
+    assert [each["address"] for each in found["controls"]] == [
+        f"second[random {at}]" for at in range(5)
+    ]
+    assert found["kl"] == pytest.approx(view.matter().unit.effect)
+
+
+def refusal(view: Heard, mode: str) -> str | None:
+    modes = view.ask("hello")["body"]["state"]["modes"]
+    said: str | None = next(each["refusal"] for each in modes if each["mode"] == mode)
+    return said
+
+
+def test_what_cannot_be_ablated_says_what_can_be_asked_instead(
+    module: ModuleModel, recall: LanguageModel, prompts: Heard
+) -> None:
+    assert refusal(prompts, "matter") is None
+    prompts.aim(("logits", 5))
+    said = refusal(prompts, "matter") or ""
+    assert "is the output itself" in said
+    assert "a neuron or a direction that drives this logit" in said
+    assert prompts.ask("matter")["error"] == said
+    with pytest.raises(InputError, match="is the output itself"):
+        prompts.matter()
+    vector = torch.linspace(-1, 2, recall.anatomy.d_model)
+    prompts.aim(("L1.resid_post[line]", vector))
+    assert refusal(prompts, "matter") is None
+    assert prompts.matter().unit.address == "L1.resid_post[line]"
+    function = Heard(module, lambda v: v["second"].square().mean((1, 2, 3)), paths="second")
+    assert "aim at a unit, a direction" in (refusal(function, "matter") or "")
+
+
 # --- prompts -------------------------------------------------------------------------------------
 
 

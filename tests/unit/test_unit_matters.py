@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from patchclamp.engine.engine import Engine
-from patchclamp.engine.module_engine import ModuleEngine
+from patchclamp.engine.module_engine import DirectionAblation, ModuleEngine
 from patchclamp.engine.surroundings import Reference, input_of
 from patchclamp.errors import InputError, InterventionError, MetricError
 from patchclamp.methods.massive import massive_neurons
@@ -172,23 +172,42 @@ def test_massive_neurons_are_never_a_control_and_are_said_when_they_are_the_unit
     assert itself.unit.effect > 10 * max(control.effect for control in itself.controls)
 
 
-def test_a_direction_is_ablated_beside_random_directions() -> None:
-    vector = torch.linspace(-1, 2, 32)
-    found = matters(("L2.resid_post[line]", vector))
-    hook = objective(tiny.model("llama"), ("L2.resid_post[line]", vector)).hooks[0]
+def random_vector(size: int, at: int) -> torch.Tensor:
+    """The direction that stands beside one as the control number `at`."""
+    drawn = torch.randn(5, size, generator=torch.Generator().manual_seed(0))
+    return drawn[at]
 
-    def edit(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        along = (x - mean) @ vector / (vector @ vector)
-        return x - along[..., None] * vector
 
-    last, mean = by_hand(hook, edit)
+@pytest.mark.parametrize("how", ["mean", "zero"])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_directions_effect_and_its_controls_equal_the_same_edits_by_hand(
+    name: str, how: str
+) -> None:
+    width = tiny.model(name).anatomy.d_model
+    vector = torch.linspace(-1, 2, width)
+    found = matters(("L2.resid_post[line]", vector), name, how=how)
+    hook = objective(tiny.model(name), ("L2.resid_post[line]", vector)).hooks[0]
+
+    def without(d: torch.Tensor) -> Any:
+        unit = d / d.norm()
+
+        def edit(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+            moved = x - mean if how == "mean" else x
+            along: torch.Tensor = (moved @ unit)[..., None] * unit
+            return x - along
+
+        return edit
+
     assert found.unit.address == "L2.resid_post[line]"
-    assert found.unit.effect == pytest.approx(last, rel=1e-3)
-    assert found.unit.everywhere == pytest.approx(mean, rel=1e-3)
-    effects = [control.effect for control in found.controls]
-    assert len(set(effects)) == 5
-    assert all(effect > 0 for effect in effects)
-    assert found.controls[0].address == "L2.resid_post[random 0]"
+    assert [each.address for each in found.controls] == [
+        f"L2.resid_post[random {at}]" for at in range(5)
+    ]
+    directions = [vector, *(random_vector(width, at) for at in range(5))]
+    for one, direction in zip((found.unit, *found.controls), directions, strict=True):
+        last, mean = by_hand(hook, without(direction), name=name)
+        assert one.effect == pytest.approx(last, rel=1e-3, abs=1e-7)
+        assert one.everywhere == pytest.approx(mean, rel=1e-3, abs=1e-7)
+        assert mean > 1e-6
 
 
 def test_of_a_heads_output_along_a_direction_the_head_is_ablated() -> None:
@@ -281,14 +300,34 @@ def stimuli(count: int) -> torch.Tensor:
     return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(2))
 
 
-def outputs(end: nn.Module, given: torch.Tensor, channel: int, how: str) -> Any:
+def outputs(end: nn.Module, given: torch.Tensor, edit: Any) -> Any:
+    """Both outputs; `edit` gets Float[1, channel, *space] and the mean of each channel."""
     net = Net(end).double()  # a small divergence drowns in float32's rounding
     with torch.no_grad():
         mean = net.conv(stimuli(20).double()).mean((0, 2, 3))
         x = net.conv(given[None].double())
         before = net.end(x.tanh())
-        x[:, channel] = mean[channel] if how == "mean" else 0.0
-        return before[0], net.end(x.tanh())[0]
+        return before[0], net.end(edit(x, mean).tanh())[0]
+
+
+def channel_edit(channel: int, how: str) -> Any:
+    def edit(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        new = x.clone()
+        new[:, channel] = mean[channel] if how == "mean" else 0.0
+        return new
+
+    return edit
+
+
+def direction_edit(vector: torch.Tensor, how: str) -> Any:
+    unit: torch.Tensor = (vector / vector.norm()).double()
+
+    def edit(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        moved = x - mean.view(1, -1, 1, 1) if how == "mean" else x
+        along: torch.Tensor = torch.einsum("bchw,c->bhw", moved, unit)
+        return x - along[:, None] * unit.view(1, -1, 1, 1)
+
+    return edit
 
 
 @pytest.mark.parametrize("how", ["mean", "zero"])
@@ -308,7 +347,7 @@ def test_a_channels_effect_and_its_controls_equal_the_module_run_by_hand(
     for each in (found.unit, *found.controls):
         channel = Site.parse(each.address).index
         assert channel is not None
-        before, after = outputs(last, given, channel, how)
+        before, after = outputs(last, given, channel_edit(channel, how))
         if end == "numbers":
             truth = (after - before).norm() / before.norm()
         else:
@@ -323,6 +362,40 @@ def test_a_channels_effect_and_its_controls_equal_the_module_run_by_hand(
         )
 
 
+@pytest.mark.parametrize("how", ["mean", "zero"])
+def test_a_direction_among_channels_and_its_controls_equal_the_module_run_by_hand(
+    how: Any,
+) -> None:
+    one = module_engine(nn.Identity(), ("a", "b", "c", "d"))
+    given, vector = stimuli(1)[0], torch.linspace(-1, 2, 8)
+    unit = objective(one.model, ("conv[line]", vector))
+    found = run(one, lambda: unit_matters(one, unit, given, Trial(how, stimuli(20))))
+    assert found.unit.address == "conv[line]"
+    assert [each.address for each in found.controls] == [f"conv[random {at}]" for at in range(5)]
+    assert found.note == ""
+    directions = [vector, *(random_vector(8, at) for at in range(5))]
+    for each, direction in zip((found.unit, *found.controls), directions, strict=True):
+        before, after = outputs(nn.Identity(), given, direction_edit(direction, how))
+        p, q = before.softmax(0), after.softmax(0)
+        truth = float((p * (p / q).log()).sum())
+        assert truth > 1e-6
+        assert each.effect == pytest.approx(truth, rel=1e-3, abs=1e-7)
+
+
+def test_a_directions_length_does_not_matter_and_a_channels_own_axis_is_the_channel() -> None:
+    one = module_engine(nn.Identity(), ("a", "b", "c", "d"))
+    trial = Trial("mean", stimuli(20))
+
+    def effect(what: Any) -> float:
+        unit = objective(one.model, what)
+        found: Matter = run(one, lambda: unit_matters(one, unit, stimuli(1)[0], trial))
+        return found.unit.effect
+
+    axis = torch.eye(8)[3]
+    assert effect(("conv", 7 * axis)) == pytest.approx(effect("conv:c3"), rel=1e-4)
+    assert effect(("conv", axis)) == pytest.approx(effect(("conv", -0.01 * axis)), rel=1e-4)
+
+
 def test_a_change_is_called_a_change_and_a_divergence_can_be_asked_for() -> None:
     one = module_engine(nn.Identity())
     unit = objective(one.model, "conv:c3")
@@ -331,7 +404,7 @@ def test_a_change_is_called_a_change_and_a_divergence_can_be_asked_for() -> None
     assert change.measured == "relative change of the output"
     assert list(change.frame().columns) == ["unit", "random", "change"]
     asked = run(one, lambda: unit_matters(one, unit, given, Trial("zero", measure="kl")))
-    before, after = outputs(nn.Identity(), given, 3, "zero")
+    before, after = outputs(nn.Identity(), given, channel_edit(3, "zero"))
     p, q = before.softmax(0), after.softmax(0)
     assert asked.measured == "KL(as it is || ablated) of the prediction, nats"
     assert asked.unit.effect == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-3)
@@ -345,6 +418,18 @@ def test_controls_of_a_channel_are_all_others_where_there_are_few() -> None:
     assert found.note == "There are 3 other units in the layer to stand beside it, not 5."
 
 
+def test_an_output_of_a_module_is_said_to_be_one() -> None:
+    one = module_engine(nn.Identity(), ("a", "b", "c", "d"))
+    unit = objective(one.model, f"{one.model.anatomy.output}:c0")
+    trial = Trial("zero", controls=3)
+    found = run(one, lambda: unit_matters(one, unit, stimuli(1)[0], trial))
+    assert "is the model's own output: ablating it changes that directly" in found.note
+    inside = run(
+        one, lambda: unit_matters(one, objective(one.model, "conv:c0"), stimuli(1)[0], trial)
+    )
+    assert inside.note == ""
+
+
 # --- what cannot be -------------------------------------------------------------------------------
 
 
@@ -352,14 +437,22 @@ def test_what_cannot_be_ablated_is_told_in_a_sentence() -> None:
     one = engine()
     hook = objective(one.model, "L1.N5").hooks[0]
     function = Objective.of_function(lambda v: v[hook].sum((1, 2)), paths=(hook,), name="total")
-    with pytest.raises(InputError, match="total is a function of activations"):
+    with pytest.raises(InputError, match=r"total is a function of activations.*aim at a unit"):
         matters(function)
-    with pytest.raises(InputError, match="is the output itself"):
+    with pytest.raises(InputError, match=r"is the output itself.*a unit inside the model"):
         matters(("logits", 5))
-    net = module_engine(nn.Identity())
-    along = objective(net.model, ("conv", torch.ones(8)))
-    with pytest.raises(InputError, match="only channels can be ablated"):
-        run(net, lambda: unit_matters(net, along, stimuli(1)[0], Trial("zero")))
+
+
+def test_a_direction_that_does_not_fit_a_part_is_refused() -> None:
+    one, given = module_engine(nn.Identity()), stimuli(1)
+    site = Site.parse("conv:c0")
+    for vector, said in (
+        ((1.0, 2.0), "a number for each of its 8 channels, not 2"),
+        ((0.0,) * 8, "finite and longer than zero"),
+        ((float("nan"),) * 8, "finite and longer than zero"),
+    ):
+        with pytest.raises(InterventionError, match=said):
+            one.run(given, output=True, interventions=[DirectionAblation(site, vector)])
 
 
 def test_a_mean_over_nothing_and_a_wrong_stimulus_are_told() -> None:

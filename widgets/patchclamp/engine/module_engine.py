@@ -9,11 +9,12 @@ wants, and no later module runs.
 
 from __future__ import annotations
 
+import math
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from patchclamp.models.module_anatomy import ModuleAnatomy, Part
     from patchclamp.models.module_model import ModuleModel
+    from patchclamp.sites import Site
 
     ShouldStop = Callable[[], bool]
     Edit = Callable[[Tensor], Tensor]
@@ -46,6 +48,24 @@ BUDGET = 2**30
 """Bytes that whoever runs sweeps on a model may spend on one chunk of them."""
 
 _CHUNK = 16  # stimuli of a reference set that run at once
+
+
+@dataclass(frozen=True)
+class DirectionAblation:
+    """A direction d among a part's channels, ablated at every place of its output.
+
+    What is at a place, x over the channels, becomes x + (c' - c) d, with c = (x . d) / (d . d) and
+    c' = 0, or the mean of c over the reference set.
+
+    Attributes:
+        site: Any channel of the part; its positions say which calls of it, all where it has none.
+        vector: d, a number for each channel; its length does not matter.
+        how: "zero" or "mean".
+    """
+
+    site: Site
+    vector: tuple[float, ...]
+    how: Literal["zero", "mean"] = "zero"
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +191,7 @@ class ModuleEngine:
         paths: Iterable[str] = (),
         *,
         output: bool = False,
-        interventions: Sequence[Intervention] = (),
+        interventions: Sequence[Intervention | DirectionAblation] = (),
         reference: Tensor | None = None,
         should_stop: ShouldStop | None = None,
     ) -> ModuleRun:
@@ -185,8 +205,8 @@ class ModuleEngine:
                 :meth:`~patchclamp.models.module_anatomy.ModuleAnatomy.hook` gives them: a
                 `named_modules()` path, with `@k` for a later call than the first.
             output: Whether the model's output is wanted too; the whole model runs then.
-            interventions: `Clamp`, `Scale`, `Add` and `Ablate` on channels of parts, in order.
-                Without positions they act on every call of a part.
+            interventions: `Clamp`, `Scale`, `Add` and `Ablate` on channels of parts, and
+                `DirectionAblation`, in order. Without positions they act on every call of a part.
             reference: Float[stimulus, *shape], what means are taken over.
             should_stop: Asked before every leaf module.
 
@@ -348,13 +368,15 @@ class ModuleEngine:
                 )
 
     def _edits(
-        self, interventions: Sequence[Intervention], reference: Tensor | None
+        self,
+        interventions: Sequence[Intervention | DirectionAblation],
+        reference: Tensor | None,
     ) -> dict[str, list[tuple[frozenset[int] | None, Edit]]]:
         """Return what interventions do to each part's output, with the calls they do it to."""
         anatomy = self.model.anatomy
         found: dict[str, list[tuple[frozenset[int] | None, Edit]]] = {}
         for iv in interventions:
-            if iv.muted:
+            if isinstance(iv, Intervention) and iv.muted:
                 continue
             together: dict[tuple[str, frozenset[int] | None], list[int]] = {}
             for site in anatomy.expand(iv.site):
@@ -363,17 +385,21 @@ class ModuleEngine:
                 calls = None if site.positions.is_default else frozenset(chosen)
                 together.setdefault((part.path, calls), []).append(site.index or 0)
             for (path, calls), channels in together.items():
-                if isinstance(iv, Ablate) and iv.how == "mean":
+                if isinstance(iv, DirectionAblation):
+                    _check_direction(iv, anatomy.part(path))
+                if isinstance(iv, Ablate | DirectionAblation) and iv.how == "mean":
                     count = anatomy.part(path).calls
                     for call in range(count) if calls is None else sorted(calls):
                         key = path if call == 0 else f"{path}@{call}"
-                        edit = _putting(channels, self._mean(iv, reference, key))
+                        edit = _ablating(iv, channels, self._mean(iv, reference, key))
                         found.setdefault(path, []).append((frozenset([call]), edit))
                 else:
                     found.setdefault(path, []).append((calls, _edit(iv, channels)))
         return found
 
-    def _mean(self, iv: Intervention, reference: Tensor | None, key: str) -> Tensor:
+    def _mean(
+        self, iv: Intervention | DirectionAblation, reference: Tensor | None, key: str
+    ) -> Tensor:
         if reference is None:
             raise InterventionError(
                 f"{iv!r} needs stimuli to take the mean over: give reference=, or ablate to zero."
@@ -381,10 +407,21 @@ class ModuleEngine:
         return self.means(reference, [key])[key]
 
 
-def _edit(iv: Intervention, channels: list[int]) -> Edit:
+def _check_direction(iv: DirectionAblation, part: Part) -> None:
+    if len(iv.vector) != part.channels:
+        raise InterventionError(
+            f"A direction in {part.path} has a number for each of its {part.channels} channels, "
+            f"not {len(iv.vector)}."
+        )
+    square = sum(number * number for number in iv.vector)
+    if not (math.isfinite(square) and square > 0):
+        raise InterventionError(f"A direction in {part.path} must be finite and longer than zero.")
+
+
+def _edit(iv: Intervention | DirectionAblation, channels: list[int]) -> Edit:
     """Return what one intervention does to Float[batch, channel, *space]."""
-    if isinstance(iv, Ablate) and iv.how == "zero":
-        return _putting(channels, None)
+    if isinstance(iv, Ablate | DirectionAblation) and iv.how == "zero":
+        return _ablating(iv, channels, None)
     if isinstance(iv, Clamp) and isinstance(iv.value, float):
         constant = iv.value
         return lambda value: _changed(value, channels, lambda old: torch.full_like(old, constant))
@@ -398,6 +435,28 @@ def _edit(iv: Intervention, channels: list[int]) -> Edit:
         f"{iv!r} cannot be done to channels of a module: Clamp and Add take one number there, "
         "Scale a factor, and Ablate is to zero or to the mean."
     )
+
+
+def _ablating(
+    iv: Intervention | DirectionAblation, channels: list[int], mean: Tensor | None
+) -> Edit:
+    if isinstance(iv, DirectionAblation):
+        return _projecting(iv.vector, mean)
+    return _putting(channels, mean)
+
+
+def _projecting(vector: tuple[float, ...], mean: Tensor | None) -> Edit:
+    """Return what puts a direction's mean coefficient in its place everywhere, or zero."""
+    d = torch.tensor(vector, dtype=torch.float64)
+    dual = d / (d @ d)
+    aimed = 0.0 if mean is None else float(mean.cpu().double() @ dual)
+
+    def put(value: Tensor) -> Tensor:
+        along = torch.tensordot(value, dual.to(value), ([1], [0])).unsqueeze(1)
+        new: Tensor = value + (aimed - along) * d.to(value).view(-1, *[1] * (value.ndim - 2))
+        return new
+
+    return put
 
 
 def _putting(channels: list[int], mean: Tensor | None) -> Edit:

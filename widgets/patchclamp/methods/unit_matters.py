@@ -10,9 +10,11 @@ Of a language model the prediction is the next token's, after the last position 
 all positions; of a classifier the distribution over classes. A module that gives no distribution is
 measured by the relative change of its output, |ablated - as it is| / |as it is|, and called so.
 
-The unit is every unit of the objective: of a neuron, channel or logit of a module itself; of a
-direction the coefficient along it, beside random directions; of a head's output along a direction
-the whole head.
+The unit is every unit of the objective: of a neuron or channel itself; of a direction d of a layer
+or among a part's channels the coefficient c = (x . d) / (d . d) of what is there, at every position
+or place (ablated to zero, d is projected out: x - c d), beside random directions of the same layer,
+drawn evenly from all there are; of a head's output along a direction the whole head. A logit of a
+language model is what is predicted, and a Python function is no unit: both are refused.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch
 
 from patchclamp.engine.engine import Engine
 from patchclamp.engine.experiment import Experiment
+from patchclamp.engine.module_engine import DirectionAblation
 from patchclamp.engine.surroundings import Reference, Surroundings, input_of, reference_inputs
 from patchclamp.errors import InputError, MetricError
 from patchclamp.interventions import Ablate
@@ -196,9 +199,6 @@ def unit_matters(
     return replace(found, corpus_maximum=corpus_maximum)
 
 
-# --- of a language model --------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Target:
     """What is ablated.
@@ -213,6 +213,12 @@ class _Target:
     site: Site
     vector: tuple[float, ...] | None = None
 
+    def in_module(self, how: How) -> Ablate | DirectionAblation:
+        """Return the intervention of a module's channel, or of a direction among them."""
+        if self.vector is None:
+            return Ablate(self.site, how)
+        return DirectionAblation(self.site, self.vector, how)
+
     def ablation(self, how: How, directions: dict[str, Tensor]) -> Ablate:
         """Return the intervention, and define the direction that it names."""
         if self.vector is None:
@@ -222,6 +228,9 @@ class _Target:
         home = self.site.component if self.site.kind == "direction" else self.site.kind
         layer = None if home == "embed" else self.site.layer
         return Ablate(Site("direction", layer, name=name, component=home), how)
+
+
+# --- of a language model --------------------------------------------------------------------------
 
 
 def _of_language_model(
@@ -283,12 +292,10 @@ def _of_language_model(
 
 
 def _target(unit: object) -> _Target:
-    if not isinstance(unit, Neuron):
-        raise InputError(_no_unit(unit))
+    refusal = why_not(unit)
+    if refusal or not isinstance(unit, Neuron):
+        raise InputError(refusal)
     site = unit.site.at(EVERYWHERE)
-    if site.kind == "logits":
-        msg = f"{unit.text} is the output itself: nothing after it could need it."
-        raise InputError(msg)
     if site.kind in {"neuron", "head"}:
         return _Target(site.address, site)
     assert unit.direction is not None  # noqa: S101 (what is no neuron and no head has one)
@@ -304,15 +311,9 @@ def _others(
     seed: int,
 ) -> list[_Target]:
     """Draw random units of the same layer and kind."""
-    generator = torch.Generator().manual_seed(seed)
     site = target.site
     if target.vector is not None:
-        drawn = torch.randn(count, len(target.vector), generator=generator)
-        home = site.address.partition("[")[0]
-        return [
-            _Target(f"{home}[random {seed + at}]", site, tuple(vector))
-            for at, vector in enumerate(drawn.tolist())
-        ]
+        return _random_directions(target, site.address.partition("[")[0], count, seed)
     if site.kind == "neuron":
         free = list(range(anatomy.n_neurons(site.layer or 0)))
         taken = {index for layer, index in massive if layer == site.layer}
@@ -326,8 +327,7 @@ def _others(
             taken = {own[anatomy.kv_head(head)] for head in of}
     taken |= {other.site.index or 0 for other in targets if other.site.layer == site.layer}
     free = [index for index in free if index not in taken]
-    order = torch.randperm(len(free), generator=generator)[:count].tolist()
-    chosen = [replace(site, index=free[at]) for at in order]
+    chosen = _drawn(site, free, count, seed)
     return [_Target(other.address, other) for other in chosen]
 
 
@@ -344,12 +344,12 @@ def _of_module(
     model = engine.model
     stimulus = model.stimulus.check(given)
     model.stimulus.check_shape(tuple(stimulus.shape))  # one, and not a batch of them
-    sites = list(dict.fromkeys(_channel(term.unit) for term in objective.terms))
+    targets = list(dict.fromkeys(_module_target(term.unit) for term in objective.terms))
     drawn = [
-        _other_channels(engine, site, sites, trial.controls, trial.seed + at)
-        for at, site in enumerate(sites)
+        _other_targets(engine, target, targets, trial.controls, trial.seed + at)
+        for at, target in enumerate(targets)
     ]
-    sets = [tuple(sites), *zip(*drawn, strict=False)]  # as many as the smallest part has
+    sets = [tuple(targets), *zip(*drawn, strict=False)]  # as many as the smallest part has
     batch = stimulus.detach()[None].to(model.device, model.dtype)
     reference = cast("Tensor | None", trial.reference)
     if reference is not None:
@@ -366,14 +366,20 @@ def _of_module(
             after = engine.run(
                 batch,
                 output=True,
-                interventions=[Ablate(site, trial.how) for site in chosen],
+                interventions=[target.in_module(trial.how) for target in chosen],
                 reference=reference,
                 should_stop=should_stop,
             ).output
             assert after is not None  # noqa: S101 (it was asked for)
             apart = _apart(before, after.float(), kind, probabilities=probabilities)
             effect = float(_finite(apart, objective))
-            found.append(Ablation(", ".join(str(site) for site in chosen), effect))
+            found.append(Ablation(", ".join(target.text for target in chosen), effect))
+    notes = [
+        f"{target.text} is the model's own output: ablating it changes that directly, and says "
+        "nothing of what the model does with it."
+        for target in targets
+        if target.site.name == model.anatomy.output
+    ]
     return Matter(
         objective=objective.text,
         how=trial.how,
@@ -382,28 +388,33 @@ def _of_module(
         corpus_maximum=None,
         unit=found[0],
         controls=tuple(found[1:]),
-        note=" ".join(_too_few(len(found) - 1, trial.controls)),
+        note=" ".join([*notes, *_too_few(len(found) - 1, trial.controls)]),
     )
 
 
-def _channel(unit: object) -> Site:
+def _module_target(unit: object) -> _Target:
     if not isinstance(unit, Channel):
-        raise InputError(_no_unit(unit))
+        raise InputError(why_not(unit))
     if unit.direction is not None:
-        msg = f"{unit.text} is a direction: of a module's parts only channels can be ablated."
-        raise InputError(msg)
-    return unit.site
+        return _Target(unit.text, unit.site, unit.direction.vector)
+    return _Target(str(unit.site), unit.site)
 
 
-def _other_channels(
-    engine: ModuleEngine, site: Site, sites: Sequence[Site], count: int, seed: int
-) -> list[Site]:
-    taken = {other.index for other in sites if other.name == site.name}
+def _other_targets(
+    engine: ModuleEngine, target: _Target, targets: Sequence[_Target], count: int, seed: int
+) -> list[_Target]:
+    """Draw random channels of the same part, or directions among its channels."""
+    site = target.site
+    if target.vector is not None:
+        return _random_directions(target, str(site.name), count, seed)
+    taken = {
+        other.site.index
+        for other in targets
+        if other.site.name == site.name and other.vector is None
+    }
     channels = engine.model.anatomy.parts[str(site.name)].channels
     free = [index for index in range(channels) if index not in taken]
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(free), generator=generator)[:count].tolist()
-    return [replace(site, index=free[at]) for at in order]
+    return [_Target(str(other), other) for other in _drawn(site, free, count, seed)]
 
 
 def _are_probabilities(output: Tensor) -> bool:
@@ -426,11 +437,36 @@ def _apart(before: Tensor, after: Tensor, measure: Measure, *, probabilities: bo
 # --- of both --------------------------------------------------------------------------------------
 
 
-def _no_unit(unit: object) -> str:
-    return (
-        f"{getattr(unit, 'text', unit)} is a function of activations, and no unit that could be "
-        "ablated: aim at a unit, or a sum of units."
-    )
+def why_not(unit: object) -> str:
+    """Say why a unit of an objective cannot be ablated, and what can; nothing where it can."""
+    text = getattr(unit, "text", unit)
+    if not isinstance(unit, Channel | Neuron):
+        return (
+            f"{text} is a function of activations, and no unit that could be ablated: aim at a "
+            "unit, a direction (a place and a vector), or a sum of them."
+        )
+    if unit.site.kind == "logits":
+        return (
+            f"{text} is the output itself, which nothing after it reads: ask of a unit inside the "
+            "model whether it matters, such as a neuron or a direction that drives this logit."
+        )
+    return ""
+
+
+def _random_directions(target: _Target, home: str, count: int, seed: int) -> list[_Target]:
+    """Draw directions that live where the target's does, evenly from all there are."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(count, len(target.vector or ()), generator=generator)
+    return [
+        replace(target, text=f"{home}[random {seed + at}]", vector=tuple(vector))
+        for at, vector in enumerate(drawn.tolist())
+    ]
+
+
+def _drawn(site: Site, free: Sequence[int], count: int, seed: int) -> list[Site]:
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(free), generator=generator)[:count].tolist()
+    return [replace(site, index=free[at]) for at in order]
 
 
 def _too_few(found: int, wanted: int) -> list[str]:

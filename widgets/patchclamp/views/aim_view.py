@@ -16,6 +16,7 @@ from torch import nn
 from patchclamp.errors import InputError, ModelError, PatchclampError, Stopped
 from patchclamp.methods.epo import Evolution
 from patchclamp.methods.objective import How, Objective, objective
+from patchclamp.methods.unit_matters import why_not as why_not_ablated
 from patchclamp.models.language_model import LanguageModel
 from patchclamp.models.module_model import ModuleModel
 from patchclamp.module_session import ModuleSession
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from patchclamp.methods.objective import What
     from patchclamp.session import Change
-    from patchclamp.sites import Site
 
 T = TypeVar("T")
 _FIRST_PROMPT = "Hello"
@@ -267,19 +267,6 @@ class AimView(View):
         with rows.about("kind"):
             aims.objective_of(self._aim)
 
-    def _single_site(self) -> "Site":
-        """The one unit that is maximised, for what is about a unit and not about a sum.
-
-        Raises:
-            InputError: when it is a function.
-        """
-        found = aims.objective_of(self._aim)
-        sites = found.sites
-        if not sites:
-            msg = f"{found.text} is a function of activations: it is no unit that can be ablated."
-            raise InputError(msg)
-        return sites[0]
-
     # --- following the session --------------------------------------------------------------------
 
     def _wake(self) -> None:
@@ -313,8 +300,10 @@ class AimView(View):
                 found |= dict.fromkeys(("dream", "greedy", "single"), NO_PREDICTION)
         else:
             found |= dict.fromkeys(("dream", "greedy", "single"), NO_PROMPTS)
-        if self._aim.is_function:
-            found["matter"] = "A Python function of activations is no unit that can be ablated."
+        aimed = self._aim.objective
+        if aimed is not None:
+            refused = [why_not_ablated(term.unit) for term in aimed.terms]
+            found["matter"] = next(filter(None, refused), None)
         return found
 
     def _notes(self) -> list[str]:

@@ -54,7 +54,8 @@ class MatterView(FacetView):
             each ablation does to the output.
 
         Raises:
-            InputError: when there is no such prompt or stimulus, or the unit is a function.
+            InputError: when there is no such prompt or stimulus, or the unit is what cannot be
+                ablated: a logit of a language model, or a function.
             AddressError: when no unit was chosen.
         """
         target, given, subject = self._matters_of(candidate, track)
@@ -85,7 +86,8 @@ class MatterView(FacetView):
     ) -> "tuple[Objective, Tensor, str]":
         """What is asked about, the input that it is asked on, and what that is in words."""
         target = aims.objective_of(self._aim)
-        self._single_site()
+        if refusal := self._refusals()["matter"]:
+            raise InputError(refusal)
         if self._module is None:
             return (target, *self._prompt_of(candidate))
         if track is None and not self._tracks:
