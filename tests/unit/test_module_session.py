@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from patchclamp.errors import InputError, ModelError
 from patchclamp.history import Change
+from patchclamp.methods.aim import Aim, Drawing
+from patchclamp.methods.objective import objective
 from patchclamp.module_session import ModuleSession
 from tests.unit import small_modules as small
 from tests.unit import tiny
@@ -63,14 +65,18 @@ def test_an_input_is_one_step_of_undo_and_a_row_of_them_too(pictures: ModuleMode
     assert len(changes) == 6
 
 
+def aim_at(model: ModuleModel, what: Any, **options: Any) -> Aim:
+    return Aim(objective(model, what), Drawing(size=64, **options))
+
+
 def test_what_is_aimed_at_is_undone_like_an_input(pictures: ModuleModel) -> None:
     session = ModuleSession(pictures)
-    session.set_aim(("out:c1", 64))
-    session.set_aim(("out:c1", 64))  # the same: no change
-    session.set_aim(("out:c2", 64))
+    session.set_aim(aim_at(pictures, "out:c1"))
+    session.set_aim(aim_at(pictures, "out:c1"))  # the same: no change
+    session.set_aim(aim_at(pictures, "out:c2"))
     assert session.revision == 2
     session.undo()
-    assert session.aim == ("out:c1", 64)
+    assert session.aim == aim_at(pictures, "out:c1")
 
 
 def test_jobs_run_on_the_models_one_worker(pictures: ModuleModel) -> None:

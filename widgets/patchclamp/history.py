@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from patchclamp.engine.queue import Priority, Queue, Task
+    from patchclamp.methods.aim import Aim
 
     ShouldStop = Callable[[], bool]
 
@@ -38,7 +39,7 @@ class Change:
 class State:
     """All that undo brings back. Compared by identity of its parts; never changed in place."""
 
-    aim: object = field(default=None, kw_only=True)
+    aim: Aim | None = field(default=None, kw_only=True)
 
 
 StateT = TypeVar("StateT", bound=State)
@@ -68,21 +69,21 @@ class History(Generic[StateT]):
         return self._revision
 
     @property
-    def aim(self) -> object:
-        """What a view maximises and how, a value that is never changed in place; None at first."""
+    def aim(self) -> Aim | None:
+        """What a view maximises and how; None at first."""
         return self._state.aim
 
-    def set_aim(self, value: object, *, coalesce: Hashable | None = None) -> None:
+    def set_aim(self, value: Aim | None, *, coalesce: Hashable | None = None) -> None:
         """Take another aim.
 
         Args:
-            value: what is maximised and how; it is not written by :meth:`save`.
+            value: what is maximised and how, or None.
             coalesce: aims in a row with the same value here are one step of undo: a drag.
         """
         if value != self._state.aim:
             self._change("aim", lambda s: replace(s, aim=value), coalesce=coalesce)
 
-    def begin_with_aim(self, value: object) -> None:
+    def begin_with_aim(self, value: Aim | None) -> None:
         """Have an aim from the start: for whoever made the session, no step of undo."""
         with self._lock:
             self._state = replace(self._state, aim=value)

@@ -93,14 +93,19 @@ class ModuleSession(History[_State]):
     # Keeping it -----------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
-        """Return the session as JSON; the model is named, not included."""
-        given = self._state.given
+        """Return the session as JSON; the model is named, not included.
+
+        Raises:
+            InputError: when what is maximised is a Python function.
+        """
+        given, aim = self._state.given, self._state.aim
         return {
             "format": _FORMAT,
             "kind": "module",
             "model": self.model.name,
             "input": None if given is None else given.tolist(),
             "input_name": self.input_name,
+            "aim": None if aim is None else aim.to_json(),
         }
 
     @classmethod
@@ -116,15 +121,25 @@ class ModuleSession(History[_State]):
         try:
             given = data["input"]
             value = None if given is None else torch.tensor(given, dtype=torch.float32)
-            return cls(model, value, name=str(data["input_name"]))
+            session = cls(model, value, name=str(data["input_name"]))
+            aim = data.get("aim")
+            if aim is not None:
+                from patchclamp.methods.aim import Aim
+
+                session.begin_with_aim(Aim.from_json(model, aim))
         except PatchclampError:
             raise
         except (KeyError, TypeError, ValueError) as error:
             msg = f"This session cannot be read ({type(error).__name__}: {error})."
             raise InputError(msg) from error
+        return session
 
     def save(self, path: str | Path) -> None:
-        """Write the session to a JSON file."""
+        """Write the session to a JSON file.
+
+        Raises:
+            InputError: when what is maximised is a Python function.
+        """
         Path(path).write_text(json.dumps(self.to_json(), indent=1), encoding="utf-8")
 
     @classmethod

@@ -614,7 +614,11 @@ class Session(History[_State]):
     # Keeping it -----------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
-        """Return the session as JSON; the model is named, not included."""
+        """Return the session as JSON; the model is named, not included.
+
+        Raises:
+            PatchclampError: when the metric, or what is maximised, is a Python function.
+        """
         state = self._state
         return {
             "format": _FORMAT,
@@ -635,6 +639,7 @@ class Session(History[_State]):
             "pairs": None if state.pairs is None else state.pairs.given.to_json(),
             "shown_pair": state.shown,
             "circuit": None if state.circuit is None else state.circuit.to_json(),
+            "aim": None if state.aim is None else state.aim.to_json(),
         }
 
     @classmethod
@@ -673,6 +678,11 @@ class Session(History[_State]):
             for direction in data["directions"]:
                 session.define(direction["name"], direction["site"], direction["vector"])
             session.interventions = [Intervention.from_json(one) for one in data["interventions"]]
+            aim = data.get("aim")
+            if aim is not None:
+                from patchclamp.methods.aim import Aim
+
+                session.begin_with_aim(Aim.from_json(model, aim))
         except PatchclampError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -682,7 +692,11 @@ class Session(History[_State]):
         return session
 
     def save(self, path: str | Path) -> None:
-        """Write the session to a JSON file."""
+        """Write the session to a JSON file.
+
+        Raises:
+            PatchclampError: when the metric, or what is maximised, is a Python function.
+        """
         Path(path).write_text(json.dumps(self.to_json(), indent=1), encoding="utf-8")
 
     @classmethod

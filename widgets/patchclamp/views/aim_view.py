@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from torch import nn
 
 from patchclamp.errors import InputError, ModelError, PatchclampError, Stopped
+from patchclamp.methods.aim import Aim, Drawing
 from patchclamp.methods.epo import Evolution
 from patchclamp.methods.objective import How, Objective, objective
 from patchclamp.methods.unit_matters import why_not as why_not_ablated
@@ -24,7 +25,6 @@ from patchclamp.session import Session
 
 from . import aims, rows
 from . import messages as say
-from .aims import Aim, Drawing
 from .messages import Body, MaximizerMode, MessageError
 from .view import ShouldStop, View
 
@@ -92,7 +92,7 @@ class AimView(View):
         seed: int = 0,
     ) -> None:
         session, is_ours = _session(type(self).__name__, model, prompt)
-        aim = _aim_of(session) or Aim(drawing=_first_drawing(session))
+        aim = session.aim or Aim(drawing=_first_drawing(session))
         if seed:
             drawing = replace(aim.drawing, seed=seed)
             aim = replace(aim, drawing=drawing, dreaming=replace(aim.dreaming, seed=seed))
@@ -224,7 +224,7 @@ class AimView(View):
 
     @property
     def _aim(self) -> Aim:
-        return _aim_of(self._session) or Aim(drawing=_first_drawing(self._session))
+        return self._session.aim or Aim(drawing=_first_drawing(self._session))
 
     def _declare(self, aim: Aim, gesture: Any = None) -> None:
         self._session.set_aim(aim, coalesce=gesture)
@@ -433,10 +433,6 @@ class AimView(View):
             finally:
                 while not (told.wait(0.1) or self._closed):
                     pass
-
-
-def _aim_of(session: Session | ModuleSession) -> Aim | None:
-    return session.aim if isinstance(session.aim, Aim) else None
 
 
 def _first_drawing(session: Session | ModuleSession) -> Drawing:

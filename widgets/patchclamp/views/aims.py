@@ -1,16 +1,16 @@
-"""What a view maximises and how: a value of the session, so that undo brings it back.
+"""The session's aim (:mod:`patchclamp.methods.aim`) as people type it and as the page gets it.
 
-An :class:`Aim` is declared, never measured. Here it is read from what people type (addresses,
-``logits[ Paris]``, names of the session's directions) and written as a message.
+It is read from addresses, ``logits[ Paris]`` and names of the session's directions, and written as
+a message.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 from patchclamp.errors import AddressError, InputError
-from patchclamp.methods.epo import Evolution
+from patchclamp.methods.aim import Aim
 from patchclamp.methods.objective import Channel, Neuron, Objective, Term, objective
 
 from . import messages as say
@@ -22,64 +22,6 @@ if TYPE_CHECKING:
 _LOGIT = re.compile(r"logits\[(?P<token>.*)\](?P<positions>@\S*)?", re.DOTALL)
 _NAMED = re.compile(r"(?P<home>[^\[\]]+)\[(?P<name>[^\]]*)\]")
 COMPLETIONS = 20
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How pictures are optimised, from the next start on.
-
-    Attributes:
-        steps: of the optimiser.
-        size: of every free dimension of the stimulus; None for the declared one.
-        seed: of the start and of the transformations.
-        parameterization: "fourier" or "pixel".
-        transforms: whether the picture is jittered, scaled and rotated before each step.
-        rate: of Adam.
-        l2: how much the squared distance from the middle of the range costs.
-        tv: how much total variation costs.
-        blur: how much the picture is blurred between steps.
-        start: "noise", or "input" for the session's input.
-        norm: holds the stimulus within this L2 distance of the middle of its range; None for none.
-    """
-
-    steps: int = 256
-    size: int | None = None
-    seed: int = 0
-    parameterization: Literal["fourier", "pixel"] = "fourier"
-    transforms: bool = True
-    rate: float = 0.05
-    l2: float = 0.0
-    tv: float = 0.0
-    blur: float = 0.0
-    start: Literal["noise", "input"] = "noise"
-    norm: float | None = None
-
-
-@dataclass(frozen=True)
-class Aim:
-    """What is maximised, and how.
-
-    Attributes:
-        objective: None until a unit was chosen.
-        drawing: how pictures are optimised.
-        dreaming: how prompts are searched for.
-    """
-
-    objective: Objective | None = None
-    drawing: Drawing = field(default_factory=Drawing)
-    dreaming: Evolution = field(default_factory=Evolution)
-
-    @property
-    def text(self) -> str:
-        """What is maximised, in words; empty where nothing is."""
-        return "" if self.objective is None else self.objective.text
-
-    @property
-    def is_function(self) -> bool:
-        """Whether it is a Python function, which a page can neither show nor change."""
-        return self.objective is not None and any(
-            not isinstance(term.unit, Channel | Neuron) for term in self.objective.terms
-        )
 
 
 def read_terms(

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from patchclamp.errors import InputError, PatchclampError, Stopped
-from patchclamp.methods.feature_visualization import Climb, Optimization
+from patchclamp.methods.aim import Drawing
+from patchclamp.methods.feature_visualization import Optimization
 from patchclamp.methods.frames import BUDGET, Curve
 
 from . import aims, rows
 from . import messages as say
 from .aim_view import AimView, Pausable
-from .aims import Drawing
 from .messages import Body, MaximizerMode
 from .stimulus_pictures import picture
 from .view import ShouldStop
@@ -161,7 +161,7 @@ class ClimbView(AimView):
             again: from the first step, even where something is paused.
             wait: for its end; an interrupt of the cell stops it, and what it has is kept. Without,
                 the view shows it live.
-            **options: of :class:`~patchclamp.views.aims.Drawing`, such as ``steps`` or ``size``;
+            **options: of :class:`~patchclamp.methods.aim.Drawing`, such as ``steps`` or ``size``;
                 they stay.
 
         Returns:
@@ -299,7 +299,7 @@ class ClimbView(AimView):
     def _ascend(self, mode: MaximizerMode, *, count: int = 1, strength: float = 0.0) -> Ascent:
         """Make ready what a start starts; what was made the same way before is gone."""
         target = aims.objective_of(self._aim)
-        how = self._climb_of(self._aim.drawing)
+        how = self._aim.drawing.climb()
         if mode == "diverse":
             how = replace(how, batch=count, diversity=strength)
         start = self._start_of(self._aim.drawing)
@@ -327,22 +327,9 @@ class ClimbView(AimView):
         self._ascent = ascent
         return ascent
 
-    def _climb_of(self, drawing: Drawing) -> Climb:
-        return Climb(
-            steps=drawing.steps,
-            size=drawing.size,
-            seed=drawing.seed,
-            parameterization=drawing.parameterization,
-            transforms=drawing.transforms,
-            rate=drawing.rate,
-            l2=drawing.l2,
-            tv=drawing.tv,
-            blur=drawing.blur,
-        )
-
     def _check_drawing(self, drawing: Drawing) -> None:
         super()._check_drawing(drawing)
-        self._climb_of(drawing)
+        drawing.climb()
 
     def _start_of(self, drawing: Drawing) -> "Tensor | None":
         if drawing.start == "noise":

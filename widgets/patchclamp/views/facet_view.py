@@ -52,7 +52,7 @@ class FacetView(ClimbView, ExampleView):
         Args:
             count: how many kinds; None lets the images say.
             wait: for its end; without, the view shows it live.
-            **options: of :class:`~patchclamp.views.aims.Drawing`; steps, size and seed count here.
+            **options: of :class:`~patchclamp.methods.aim.Drawing`; steps, size and seed count here.
 
         Returns:
             Float[facet, *shape], the best of each, in the declared range.
