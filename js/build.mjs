@@ -9,6 +9,7 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const outdir = join(root, "widgets", "patchclamp", "static");
 // The bundle is a trait of every instance and travels with each of them: so many bytes at most.
 // AttentionInspector has three drawings, a grid, a matrix and lines, and saves two as files.
+// ActivationMaximizer has four drawings, pictures, and the prompt and stack of a session.
 // CircuitAblator has dagre (48 KB), which lays its graph out, two heat maps and a curve.
 const BUDGETS = JSON.parse(readFileSync(join(root, "js", "budgets.json"), "utf8"));
 const WIDGETS = Object.keys(BUDGETS);

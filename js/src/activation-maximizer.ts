@@ -33,6 +33,7 @@ import { promptsPanel } from "./prompts-panel";
 import type { Gesture } from "./requests";
 import { runControls } from "./run-controls";
 import { type Format, saveButtons } from "./save-buttons";
+import { sessionStrip } from "./session-strip";
 import { download, fileName, pageSvg, toPng } from "./svg";
 import { tabs } from "./tabs";
 import { unitForm } from "./unit-form";
@@ -58,26 +59,39 @@ function render(host: Host) {
     picture,
     take(message, news) {
       if (news !== "own") return news !== "old";
-      return takeMaximizer(picture, message);
+      const fresh = takeMaximizer(picture, message);
+      if (fresh && message.kind === "maximizer") sawState();
+      return fresh;
     },
     takeAll(everything) {
-      if (everything.of === "maximizer") takeBody(picture, everything);
+      if (everything.of !== "maximizer") return;
+      takeBody(picture, everything);
+      sawState();
     },
     paint,
     theme(theme) {
-      for (const part of [optimised, corpus, axis, prompts, examples, discriminative]) {
+      for (const part of [optimised, corpus, axis, prompts, examples, discriminative, strip]) {
         part.paint(theme);
       }
     },
-    refusedEdit: () => undefined,
+    refusedEdit: (key, refused) => strip.refuse(key, refused.message),
     running: () => isRunning(picture),
     key(event) {
+      if (event.key.toLowerCase() === "r" && !event.altKey) {
+        return !(event.target instanceof HTMLSelectElement) && !frame.dead() && strip.reset();
+      }
       if (event.key !== " " || event.target !== frame.root) return false;
       toggle();
       return true;
     },
   });
   const { requests, announce, soon } = frame;
+
+  /** No result follows an edit of the stack: the next one goes up once its state is here. */
+  function sawState(): void {
+    requests.sawState(picture.revision);
+    requests.sawResult(picture.revision);
+  }
 
   /** Sends a gesture; `refuse` hears of a refusal, and of "" when it was taken. */
   function ask(gesture: Gesture, refuse: (sentence: string) => void): void {
@@ -272,6 +286,9 @@ function render(host: Host) {
     soon,
   );
 
+  // --- the session ---
+  const strip = sessionStrip(signal, frame);
+
   async function many(gesture: Extract<Gesture, { kind: "facets" | "diverse" }>): Promise<void> {
     if (frame.dead() || !(await unit.settled()) || signal.aborted) return;
     picture.failure = "";
@@ -279,14 +296,15 @@ function render(host: Host) {
     ask(gesture, facets.refuse);
   }
 
+  const failures = h("div", {}, frame.failure);
   frame.body.append(
     h("div", { class: "pc-aim" }, unit.element, controls.element),
     options.element,
-    frame.failure,
-    frame.complaint,
+    failures,
     h("div", { class: "pc-columns" }, optimised.element, corpus.element, own.element),
     axis.element,
     below.element,
+    strip.element,
     frame.foot,
   );
 
@@ -340,6 +358,10 @@ function render(host: Host) {
     const track = shownTrack();
     const candidate = shownCandidate();
     const prompting = state.family === "prompt";
+    strip.update(picture, dead);
+    // Without a strip, refusals that have no place of their own stand at the top.
+    const { complaint } = frame;
+    if (state.strip === null && complaint.parentElement !== failures) failures.append(complaint);
     unit.update(state);
     controls.update(picture);
     options.update(state);
@@ -425,6 +447,7 @@ function render(host: Host) {
 const COUNTED = [
   ...["examples", "matter", "discriminate", "single", "greedy"],
   ...["facets", "diverse", "climb", "dream"],
+  ...["reference", "control"],
 ];
 
 export default { render };

@@ -561,7 +561,7 @@ function render(host: Host) {
     set(between, { hidden: head === null });
     form.update(attention, state.tokens);
     shade();
-    showStack(rows, stacked, picture, state, !dead);
+    showStack(rows, stacked, picture, picture.revision, state, !dead);
     const why = refusals.prediction;
     for (const part of [metric.element, distribution]) set(part, { hidden: why !== null });
     say(encoder, why ?? "");

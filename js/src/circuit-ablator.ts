@@ -524,7 +524,7 @@ function render(host: Host) {
     table.update(picture, shown, theme);
     drill.update(picture, selected, by);
     lookInside(dead);
-    showStack(rows, stacked, picture, state, !dead);
+    showStack(rows, stacked, picture, picture.revision, state, !dead);
     const why = now.refusals.prediction;
     for (const part of [metric.element, distribution]) set(part, { hidden: why !== null });
     say(encoder, why ?? "");

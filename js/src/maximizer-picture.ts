@@ -10,14 +10,14 @@ import type {
   Matters,
   MaximizerBody,
   MaximizerState,
-  Picture,
+  Picture as StimulusPicture,
   Track,
   TrackCurve,
 } from "./messages";
-import { emptyShown, type Shown } from "./picture";
+import { emptyShown, type Picture, type Shown, takeEffects } from "./picture";
 import type { Unpacked } from "./transport";
 
-export type Stimulus = Unpacked<Picture>;
+export type Stimulus = Unpacked<StimulusPicture>;
 export type StimulusFrame = Unpacked<Frame>;
 export type Optimised = Unpacked<Track>;
 export type Found = Unpacked<Front>;
@@ -47,6 +47,8 @@ export interface MaximizerPicture extends Shown {
   own: Measured | null;
   matter: Matters | null;
   discrimination: Discriminated | null;
+  /** What the rows of the session's stack do to its prompt. */
+  stack: Pick<Picture, "effects" | "effectsRevision">;
 }
 
 /** Bytes of frames that the page keeps; Python keeps its own and gives any of them again. */
@@ -65,6 +67,7 @@ export function emptyMaximizer(): MaximizerPicture {
     own: null,
     matter: null,
     discrimination: null,
+    stack: { effectsRevision: -1, effects: new Map() },
   };
 }
 
@@ -101,6 +104,9 @@ export function takeMaximizer(picture: MaximizerPicture, message: Unpacked<Down>
     case "matter":
       picture.matter = message.matter;
       return true;
+    case "effects":
+      picture.failure = "";
+      return takeEffects(picture.stack, message.revision, message.rows);
     case "discrimination":
       picture.discrimination = message.discrimination;
       return true;
@@ -122,6 +128,9 @@ export function takeBody(picture: MaximizerPicture, body: Unpacked<MaximizerBody
   picture.own = body.own;
   picture.matter = body.matter;
   picture.discrimination = body.discrimination;
+  if (body.effects_revision !== null) {
+    takeEffects(picture.stack, body.effects_revision, body.effects);
+  }
 }
 
 function takeTracks(picture: MaximizerPicture, tracks: readonly Optimised[]): void {

@@ -1789,6 +1789,11 @@ export interface MaximizerBody {
   own: Example | null;
   matter: Matters | null;
   discrimination: Discrimination | null;
+  effects_revision: number | null;
+  /**
+   * Of the rows of the stack, as `EffectsUpdate` has them.
+   */
+  effects: Effect[];
 }
 /**
  * Everything that is declared, and what runs. Never the fruit of a run.
@@ -1840,6 +1845,10 @@ export interface MaximizerState {
    * What examples are taken from; empty where there is nothing.
    */
   corpus: string;
+  /**
+   * Null of a module, whose session has no stack.
+   */
+  strip: Strip | null;
   can_undo: boolean;
   can_redo: boolean;
   notes: string[];
@@ -1929,6 +1938,24 @@ export interface Activity {
     | "matter"
     | "discriminate";
   paused: boolean;
+}
+/**
+ * A language model's session: its prompt, and its stack of interventions.
+ *
+ * Searches, examples and everything else that is measured here run on the model without the stack.
+ */
+export interface Strip {
+  /**
+   * The text; null when the session was given token ids.
+   */
+  prompt: string | null;
+  max_tokens: number;
+  rows: Row[];
+  selected: number | null;
+  /**
+   * What the rows' effects are measured on; "" until a run has said which token is on top.
+   */
+  metric: string;
 }
 /**
  * An optimisation: what it is, how far it is, which of its frames are kept.

@@ -116,18 +116,27 @@ function takeOfStack(picture: Picture, message: Unpacked<Down>): News {
       picture.failure = "";
       return "result";
     case "effects":
-      if (message.revision < picture.effectsRevision) return "old";
-      picture.effectsRevision = message.revision;
-      picture.effects = new Map(message.rows.map((row) => [row.key, row]));
-      return "other";
+      return takeEffects(picture, message.revision, message.rows) ? "other" : "old";
     default:
       return "own";
   }
 }
 
+/** Effects of a stack's rows: those that a message brings replace the older. */
+export function takeEffects(
+  kept: Pick<Picture, "effects" | "effectsRevision">,
+  revision: number,
+  rows: readonly Effect[],
+): boolean {
+  if (revision < kept.effectsRevision) return false;
+  kept.effectsRevision = revision;
+  kept.effects = new Map(rows.map((row) => [row.key, row]));
+  return true;
+}
+
 /** Takes everything in at once; of what came meanwhile, the newer stays. */
 export function takeAll(picture: Picture, hello: Everything): void {
-  if (hello.of === "maximizer" || hello.of === "atlas") return; // have no stack
+  if (hello.of === "maximizer" || hello.of === "atlas") return; // show no results of a stack
   if (hello.revision >= picture.revision) {
     picture.revision = hello.revision;
     picture.state = hello.state;
@@ -136,10 +145,7 @@ export function takeAll(picture: Picture, hello: Everything): void {
     picture.resultRevision = hello.result_revision ?? -1;
     picture.result = hello.result;
   }
-  if (hello.effects_revision !== null && hello.effects_revision >= picture.effectsRevision) {
-    picture.effectsRevision = hello.effects_revision;
-    picture.effects = new Map(hello.effects.map((row) => [row.key, row]));
-  }
+  if (hello.effects_revision !== null) takeEffects(picture, hello.effects_revision, hello.effects);
   forgetRows(picture, picture.effects);
 }
 

@@ -6,11 +6,13 @@ import { count } from "./format";
 import type { Result, State } from "./messages";
 import { type TokenStrip, tokenStrip } from "./tokens";
 
+type Prompted = Pick<State, "prompt" | "tokens" | "max_tokens">;
+
 export interface Prompt {
   element: HTMLElement;
   strip: TokenStrip;
   update(
-    state: State,
+    state: Prompted,
     moved: Float32Array | null,
     settled: boolean,
     movedAs?: Result["moved_as"],
@@ -64,7 +66,7 @@ export function prompt(
   );
   const looking = h("div", { class: "pc-looking" }, strip.element, edit);
   const element = h("section", { class: "pc-prompt", "aria-label": "Prompt" }, looking, editor);
-  let state: State | null = null;
+  let state: Prompted | null = null;
   let typing: ReturnType<typeof setTimeout> | undefined;
   /** The text before it was edited, and the last one that was sent since. */
   let began = "";

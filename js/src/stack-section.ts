@@ -61,26 +61,27 @@ export function keyItem(mark: string, label: string, colour?: string): HTMLEleme
   return h("span", { class: "pc-key-item" }, swatch, label);
 }
 
-/** Shows a session's stack with the effects of its rows, without curves. */
+/** Shows a session's stack of a revision with the effects of its rows, without curves. */
 export function showStack(
   rows: Stack,
   section: StackSection,
-  picture: Picture,
-  state: State,
+  measured: Pick<Picture, "effects" | "effectsRevision">,
+  revision: number,
+  state: Pick<State, "rows" | "selected" | "tokens">,
   live: boolean,
 ): void {
-  const waiting = live && picture.effectsRevision < picture.revision;
+  const waiting = live && measured.effectsRevision < revision;
   rows.update({
     rows: state.rows,
     selected: state.selected,
     tokens: state.tokens,
-    effects: picture.effects.values(),
+    effects: measured.effects.values(),
     live,
     of: (key) => ({
       curve: null,
       stale: false,
       progress: null,
-      effect: picture.effects.get(key) ?? null,
+      effect: measured.effects.get(key) ?? null,
       waiting,
     }),
   });

@@ -1,6 +1,6 @@
 import { expect, test, vi } from "vitest";
 import type { Up } from "../src/messages";
-import type { FakeModel } from "./fake-kernel";
+import { type FakeModel, row } from "./fake-kernel";
 import { type FakeMaximizer, pixelsOf } from "./fake-maximizer";
 import {
   all,
@@ -717,4 +717,72 @@ test("a view is no wider than its place, from 480 to 1500 pixels", async () => {
       );
     }
   }
+});
+
+// --- the session's stack ---
+
+const strip = (root: Element) => one(root, ".pc-session");
+const rowsOf = (root: Element) => all(root, ".pc-session .pc-row");
+
+test("a language model's session has its prompt and its stack in the view", async () => {
+  const { root, model } = await ready({ family: "prompt" });
+  expect(all(strip(root), ".pc-chips [role=option]").length).toBe(10);
+  expect(strip(root).textContent).toContain("Nothing in the stack: hold the unit");
+  expect(one(root, ".pc-apart").hidden).toBe(true);
+  one<HTMLButtonElement>(root, ".pc-hold").click();
+  await until(() => rowsOf(root).length === 1);
+  expect(sent(model, "add")).toMatchObject([{ address: "L12.N304" }]);
+  expect(one(root, ".pc-hold").hidden).toBe(true); // it has its row
+});
+
+test("where the stack has rows a line says that searches run without them", async () => {
+  const stacked = [row({ key: 1, address: "L5.N7" })];
+  const { root, kernel } = await ready({ family: "prompt", stacked });
+  expect(one(root, ".pc-apart").hidden).toBe(false);
+  expect(one(root, ".pc-apart").textContent).toBe(
+    'Searches and all else above run on the model without these rows. Their effects are on log p(" Paris").',
+  );
+  await until(() => one(rowsOf(root)[0] as Element, ".pc-effect").textContent?.includes("−0.61"));
+  kernel.restack([]);
+  await until(() => one(root, ".pc-apart").hidden);
+});
+
+test("a row is muted, taken out, and all are with R; undo is the session's", async () => {
+  const stacked = [row({ key: 1, address: "L5.N7" }), row({ key: 2, address: "L6.N8" })];
+  const { root, model } = await ready({ family: "prompt", stacked });
+  one<HTMLInputElement>(rowsOf(root)[0] as Element, ".pc-mute").click();
+  await until(() => sent(model, "edit").length === 1);
+  expect(sent(model, "edit")[0]).toMatchObject({ key: 1, muted: true, final: true });
+  one<HTMLButtonElement>(rowsOf(root)[0] as Element, ".pc-remove").click();
+  await until(() => rowsOf(root).length === 1);
+  press(one(root, ".pc-session h3"), "r");
+  await until(() => rowsOf(root).length === 0);
+  expect(sent(model, "reset").length).toBe(1);
+  press(one(root, ".pc-session h3"), "r"); // there is nothing left to take out
+  await frames();
+  expect(sent(model, "reset").length).toBe(1);
+});
+
+test("edits of a slider go up one at a time, each once the state of the last is here", async () => {
+  const stacked = [row({ key: 1, address: "L5.N7" })];
+  const { root, model } = await ready({ family: "prompt", stacked });
+  const range = one<HTMLInputElement>(root, ".pc-session .pc-slider");
+  range.dispatchEvent(new PointerEvent("pointerdown", { bubbles: true }));
+  for (const value of ["1", "2", "3"]) {
+    range.value = value;
+    range.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  await until(() => sent(model, "edit").length === 2);
+  document.dispatchEvent(new PointerEvent("pointerup"));
+  await until(() => sent(model, "edit").at(-1)?.final === true);
+  expect(sent(model, "edit").map(({ value, final }) => [value, final])).toEqual([
+    [1, false],
+    [3, false],
+    [3, true],
+  ]);
+});
+
+test("the session of a module has no stack, and the view shows none", async () => {
+  const { root } = await ready({ climbed: true });
+  expect(strip(root).hidden).toBe(true);
 });

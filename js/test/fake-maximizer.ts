@@ -5,6 +5,7 @@ import type {
   CorpusExamples,
   Discrimination,
   Down,
+  Effect,
   Example,
   Frame,
   Front,
@@ -13,11 +14,12 @@ import type {
   MaximizerState,
   PackedArray,
   Picture,
+  Row,
   Snapshot,
   Track,
   Up,
 } from "../src/messages";
-import { type FakeModel, packed } from "./fake-kernel";
+import { EIFFEL, type FakeModel, packed, row } from "./fake-kernel";
 
 type Family = MaximizerState["family"];
 
@@ -32,6 +34,8 @@ export interface FakeMaximizerOptions {
   mattered?: boolean;
   discriminated?: boolean;
   refusals?: Partial<Record<MaximizerState["modes"][number]["mode"], string>>;
+  /** Rows of the stack of a language model's session. */
+  stacked?: Row[];
   state?: Partial<MaximizerState>;
   /** Of the picture, in pixels. */
   side?: number;
@@ -230,7 +234,23 @@ export class FakeMaximizer {
       modes: MODES.map((mode) => ({ mode, refusal: refusal(mode) })),
       activity: null,
       input: prompt ? "The harbour of Reykjavik" : "goldfish.jpg",
-      tokens: [],
+      tokens: prompt
+        ? EIFFEL.map((text, position) => ({
+            position,
+            id: 100 + position,
+            text,
+            bos: position === 0,
+          }))
+        : [],
+      strip: prompt
+        ? {
+            prompt: EIFFEL.slice(1).join(""),
+            max_tokens: 8192,
+            rows: options.stacked ?? [],
+            selected: null,
+            metric: 'log p(" Paris")',
+          }
+        : null,
       corpus: prompt ? "412 English passages" : "24 sample pictures",
       can_undo: false,
       can_redo: false,
@@ -556,6 +576,8 @@ export class FakeMaximizer {
         own: this.own?.(buffers) ?? null,
         matter: this.matter,
         discrimination: this.discrimination?.(buffers) ?? null,
+        effects_revision: this.revision,
+        effects: this.effects(),
       },
       buffers: buffers.views,
     };
@@ -605,6 +627,22 @@ export class FakeMaximizer {
       },
       buffers.views,
     );
+  }
+  effects(): Effect[] {
+    return (this.state.strip?.rows ?? []).map(({ key }) => ({
+      key,
+      effect: -0.61 * key,
+      control: { median: 0.02, low: -0.04, high: 0.07, seeds: 5, of: "neurons" },
+    }));
+  }
+  /** Gives the stack other rows, and says what they do once the state is known. */
+  restack(rows: Row[]): void {
+    const { strip } = this.state;
+    if (strip === null) return;
+    this.past.push(this.state);
+    this.future = [];
+    this.declare({ strip: { ...strip, rows }, can_undo: true });
+    this.push({ kind: "effects", revision: this.revision, rows: this.effects() });
   }
   sayFront(): void {
     const buffers = new Buffers();
@@ -662,12 +700,34 @@ export class FakeMaximizer {
     this.run();
   }
 
+  private rows(): Row[] {
+    return this.state.strip?.rows ?? [];
+  }
+
   take(message: Up): unknown {
     switch (message.kind) {
       case "hello": {
         const { body, buffers } = this.hello();
         return this.reply(message.id, body, buffers);
       }
+      case "edit": {
+        const { id, kind: _kind, key, final: _final, ...changes } = message;
+        this.restack(
+          this.rows().map((each) => (each.key === key ? { ...each, ...changes } : each) as Row),
+        );
+        return this.reply(id);
+      }
+      case "add": {
+        const key = Math.max(0, ...this.rows().map((each) => each.key)) + 1;
+        this.restack([...this.rows(), row({ key, address: message.address, value: 2.37 })]);
+        return this.reply(message.id, { of: "add", key, existed: false });
+      }
+      case "remove":
+        this.restack(this.rows().filter((each) => each.key !== message.key));
+        return this.reply(message.id);
+      case "reset":
+        this.restack([]);
+        return this.reply(message.id);
       case "complete": {
         const items = Object.keys(LABELS).filter(
           (each) => each.startsWith(message.prefix) || LABELS[each]?.includes(message.prefix),

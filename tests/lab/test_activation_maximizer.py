@@ -484,6 +484,34 @@ def test_whether_the_unit_matters_is_shown_beside_random_units(dreamt: Notebook)
     assert "KL" in panel.inner_text()
 
 
+def test_the_sessions_stack_is_at_hand_and_searches_run_without_it(dreamt: Notebook) -> None:
+    before = dreamt.value("maximizer.front.activation.tolist()")
+    view = view_of(dreamt)
+    strip = view.locator(".pc-session")
+    assert "Nothing in the stack" in strip.inner_text()
+    strip.get_by_role("button", name="hold L2.N7").click()
+    dreamt.until("[str(i.site) for i in session.interventions] == ['L2.N7@-1']")
+    row = strip.locator(".pc-row")
+    box = row.locator(".pc-box")
+    box.fill("4")
+    box.press("Enter")
+    dreamt.until("session.interventions[0].value == 4.0")
+    dreamt.until("maximizer._effects is not None and maximizer._effects[0] == session.revision")
+    dreamt.maximizer()
+    assert "run on the model without these rows" in strip.inner_text()
+    title = row.locator(".pc-effect").get_attribute("title") or ""
+    said = re.match(r"Alone, this row changes the metric by (\S+)\.\n", title)
+    assert said is not None
+    effect = float(said[1].replace("\N{MINUS SIGN}", "-"))
+    assert effect == pytest.approx(dreamt.value("maximizer.effects.effect[0]"), rel=1e-4)
+    again = dreamt.value("maximizer.dream(iterations=4).activation.tolist()")
+    assert again == before
+    # Undo is the view's, of the session: a search is no step of it.
+    box.blur()
+    view.get_by_role("button", name="undo").click()
+    dreamt.until("session.interventions[0].value != 4.0")
+
+
 # --- beside others -------------------------------------------------------------------------------
 
 

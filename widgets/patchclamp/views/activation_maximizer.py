@@ -1,6 +1,7 @@
 """ActivationMaximizer: what drives a unit, found while you watch.
 
-What is maximised is declared in `aim_view.py`; stimuli are optimised in `climb_view.py`, prompts
+What is maximised is declared in `aim_view.py`, and the stack of a language model's session is in
+`strip_view.py`; stimuli are optimised in `climb_view.py`, prompts
 searched for in `dream_view.py`. Here is what belongs to all of them: loading what was found into
 the session, and what a page that comes late, or a saved one, is given.
 """
@@ -34,6 +35,10 @@ _MIME = {"png": "image/png", "gif": "image/gif", "webp": "image/webp", "csv": "t
 
 class ActivationMaximizer(MatterView, DiscriminateView, bundle="activation-maximizer"):
     """What drives a unit of any model: stimuli or prompts, optimised while the view shows them.
+
+    A language model's session is there too, its prompt and its stack of interventions: what was
+    found is loaded into it. All that is searched for and measured of the unit, though, is of the
+    model without the stack.
 
     Args:
         model: a session, a module session, or a model, for which the view makes a session.
@@ -212,6 +217,8 @@ class ActivationMaximizer(MatterView, DiscriminateView, bundle="activation-maxim
             own=self._own_message(),
             matter=self._matter_message(),
             discrimination=self._clusters_message(),
+            effects_revision=None if self._effects is None else self._effects[0],
+            effects=[] if self._effects is None else self._effects[1],
         )
 
     def _to_save(self) -> say.MaximizerBody:
@@ -225,6 +232,7 @@ class ActivationMaximizer(MatterView, DiscriminateView, bundle="activation-maxim
         last = {frame.track: frame for frame in hello.frames}
         bare = [track.model_copy(update={"members": []}) for track in hello.tracks]
         return [
+            ("effects", {"effects": [], "effects_revision": None}),
             ("frames", {"frames": hello.frames[::3]}),
             ("frames", {"frames": list(last.values())}),
             ("members", {"tracks": bare}),

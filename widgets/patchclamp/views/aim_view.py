@@ -26,7 +26,8 @@ from patchclamp.session import Session
 from . import aims, rows
 from . import messages as say
 from .messages import Body, MaximizerMode, MessageError
-from .view import ShouldStop, View
+from .strip_view import StripView
+from .view import ShouldStop
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +48,10 @@ NO_PREDICTION = (
     "This model is an encoder: it predicts no next token, so that a prompt has no cross-entropy to "
     "be weighed against the activation."
 )
+NO_STACK = (
+    "The session of a module has no stack of interventions: its parts are ablated by matter(), and "
+    "by ModuleEngine.run(interventions=...)."
+)
 _HOWS_OF_MODULES: tuple[say.UnitHow, ...] = ("channel", "centre", "peak")
 _HOWS_OF_PROMPTS: tuple[say.UnitHow, ...] = ("last", "peak")
 
@@ -64,8 +69,11 @@ class Pausable:
     at_work: bool = field(default=False, kw_only=True)
 
 
-class AimView(View):
+class AimView(StripView):
     """A view of a unit of a session's model, whichever kind of model it is.
+
+    Of a language model's session it has the strip of the stack, and its prompt; what is optimised,
+    searched for and measured here runs on the model without the stack.
 
     Args:
         model: a session, a module session, or a model, for which the view makes a session.
@@ -102,7 +110,9 @@ class AimView(View):
             session.begin_with_aim(aim)
         elif unit is not None or seed:
             session.set_aim(aim)
-        super().__init__(session)
+        self._seen_stack: tuple[int, object] | None = None
+        given = session.experiment.given if isinstance(session, Session) else None
+        super().__init__(session, given)
 
     # --- the same gestures, from Python -----------------------------------------------------------
 
@@ -269,19 +279,63 @@ class AimView(View):
 
     # --- following the session --------------------------------------------------------------------
 
+    @property
+    def _stacked(self) -> Session:
+        if not isinstance(self._session, Session):
+            raise ModelError(NO_STACK)
+        return self._session
+
     def _wake(self) -> None:
-        """Nothing is computed before somebody asks."""
+        """Nothing but the rows of the strip is measured before somebody asks."""
+        self._follow_stack()
 
     def _changed(self, change: "Change") -> None:
         del change  # everything is read from the session
+        self._follow_stack()
         self._push_state()
+
+    def _follow_stack(self) -> None:
+        """Measure what the strip shows, where that is not what it showed before."""
+        session = self._session
+        if not isinstance(session, Session):
+            return
+        self._follow_input()
+        revision, experiment = session.revision, session.experiment
+        rows_now = session.keys, session.interventions
+        now = experiment.given, experiment.context, session.metric, rows_now
+        before, self._seen_stack = self._seen_stack, (revision, now)
+        if before is None or before[1] != now:
+            # What is measured now is of a stack that is no more.
+            self._stop_tasks(lambda name: name == "effects")
+        elif self._effects is not None and self._effects[0] == before[0]:
+            # Another aim leaves the effects as they are.
+            self._effects = (revision, self._effects[1])
+            self._push("effects", say.EffectsUpdate(revision=revision, rows=self._effects[1]))
+            return
+        if session.interventions:
+            if self._unmeasured():
+                self._start(
+                    "measure", "measuring", self._measure_rows, then=self._rows_are_measured
+                )
+            self._settled.touch()
+
+    def _effects_are_measured(self) -> None:
+        self._push_state()  # the metric has its token now
+
+    def _is_long(self, name: Hashable) -> bool:
+        return name != "measure"
+
+    def _is_of_the_prompt(self, name: Hashable) -> bool:
+        return isinstance(name, tuple) and name[0] == "add"
 
     def _push_state(self) -> None:
         revision = self._session.revision
         self._push("maximizer", say.MaximizerUpdate(revision=revision, state=self._state()))
 
     def refresh(self) -> None:
-        """Nothing is computed before somebody asks; what was found is shown already."""
+        """Measure the rows of the strip; what was found is shown already."""
+        if isinstance(self._session, Session) and self._session.interventions:
+            self._session.submit(self._measure_rows).result()
 
     # --- what there is to draw --------------------------------------------------------------------
 
@@ -309,7 +363,7 @@ class AimView(View):
     def _notes(self) -> list[str]:
         """What a reader must know."""
         note = self._session.model.note
-        return [note] if note else []
+        return [*([note] if note else []), *self._massive_note()]
 
     def _fixed(self) -> str | None:
         """Why the page cannot change the objective."""
@@ -355,9 +409,20 @@ class AimView(View):
                 for t in language.tokens
             ],
             corpus=self._corpus_name(),
+            strip=None if language is None else self._strip(language),
             can_undo=session.can_undo,
             can_redo=session.can_redo,
             notes=self._notes(),
+        )
+
+    def _strip(self, session: Session) -> say.Strip:
+        metric = self._metric()
+        return say.Strip(
+            prompt=session.text,
+            max_tokens=session.model.n_ctx,
+            rows=self._strip_rows(),
+            selected=self._selected if self._selected in session.keys else None,
+            metric="" if metric is None else metric.label,
         )
 
     def _say_interrupted(self) -> None:

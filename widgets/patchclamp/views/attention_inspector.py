@@ -26,7 +26,8 @@ from . import messages as say
 from .head_grid import HeadGrid, coarse, merged
 from .looks import BASE, MODES, OTHER, Partners, Patterns, PatternView, Scene, Side
 from .messages import TILE, Body, KnockoutHow, Look, MessageError, Mode, Score
-from .stack_view import NO_PREDICTION, StackView
+from .stack_view import StackView
+from .strip_view import NO_PREDICTION
 from .view import Later, ShouldStop
 
 if TYPE_CHECKING:

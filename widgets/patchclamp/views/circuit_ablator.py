@@ -37,7 +37,7 @@ from .circuit_code import circuit_code
 from .component_view import SETTLED_AFTER, ComponentView, Declared, Kept, one_of
 from .messages import Finder, Replacement
 from .pace import Settled
-from .stack_view import NO_PREDICTION
+from .strip_view import NO_PREDICTION
 from .view import Later, ShouldStop, _weakly
 
 if TYPE_CHECKING:

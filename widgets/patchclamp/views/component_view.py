@@ -39,7 +39,8 @@ from . import component_pictures as pictures
 from . import messages as say
 from .messages import Body, Direction, MessageError, Over, Replacement
 from .pace import Settled
-from .stack_view import NO_PREDICTION, StackView
+from .stack_view import StackView
+from .strip_view import NO_PREDICTION
 from .view import LATER, Later, ShouldStop, _weakly
 
 if TYPE_CHECKING:

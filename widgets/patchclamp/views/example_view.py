@@ -55,7 +55,7 @@ class ExampleView(DreamView):
     def __init__(self, *args: Any, corpus: "Corpus | None" = None, **options: Any) -> None:
         self._given_corpus = corpus
         self._corpus_kept: Corpus | None = None
-        self._measured: tuple[Objective, Scan, CorpusUnit] | None = None
+        self._scanned: tuple[Objective, Scan, CorpusUnit] | None = None
         self._tokens_kept: tuple[Corpus, TokenizedTexts] | None = None
         self._own: tuple[Objective, Example, float | None] | None = None
         self._own_given: str | Tensor | None = None
@@ -90,10 +90,10 @@ class ExampleView(DreamView):
         Raises:
             InputError: when it was not measured yet.
         """
-        if self._measured is None:
+        if self._scanned is None:
             msg = "The unit was not measured on a corpus yet: view.examples() does it."
             raise InputError(msg)
-        return self._measured[2]
+        return self._scanned[2]
 
     def own(self, given: "str | Tensor | Path | None", label: str = "") -> "Example | None":
         """Measure an input of one's own, on the axis of all others.
@@ -187,11 +187,11 @@ class ExampleView(DreamView):
                 progress = say.Progress(job="examples", done=scan.done, total=scan.total)
                 self._push(("progress", "examples"), progress)
                 if self._now_and_then("scan", always=False, every=_FILLS_EVERY):
-                    self._measured = (target, scan, scan.so_far())
+                    self._scanned = (target, scan, scan.so_far())
                     self._push_examples()
                 yield
             if scan is not None:
-                self._measured = (target, scan, scan.so_far())
+                self._scanned = (target, scan, scan.so_far())
                 yield from self._beside_job(target, scan.so_far(), should_stop)
 
         return job
@@ -417,16 +417,16 @@ class ExampleView(DreamView):
     # --- what there is to draw --------------------------------------------------------------------
 
     def _measured_of(self) -> "CorpusUnit | None":
-        return None if self._measured is None else self._measured[2]
+        return None if self._scanned is None else self._scanned[2]
 
     def _push_examples(self, *, always: bool = False) -> None:
         if self._shown and self._now_and_then("examples", always=always, every=_FILLS_EVERY):
             self._push("examples", say.ExamplesUpdate(examples=self._examples_message()))
 
     def _examples_message(self) -> say.CorpusExamples | None:
-        if self._measured is None:
+        if self._scanned is None:
             return None
-        target, _, found = self._measured
+        target, _, found = self._scanned
         kind: Literal["texts", "stimuli"] = "texts" if found.of == "tokens" else "stimuli"
         words = f", {found.count:,} tokens" if kind == "texts" else ""
         return say.CorpusExamples(

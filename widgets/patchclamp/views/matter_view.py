@@ -138,9 +138,9 @@ class MatterView(FacetView):
         return job
 
     def _corpus_maximum(self, target: "Objective") -> float | None:
-        if self._measured is None or self._measured[0] != target:
+        if self._scanned is None or self._scanned[0] != target:
             return None
-        return self._measured[2].maximum
+        return self._scanned[2].maximum
 
     def _take_matter(self, target: "Objective", subject: str, found: Matter) -> None:
         self._matter = (target, subject, found)

@@ -17,7 +17,8 @@ from patchclamp.session import Change
 from . import messages as say
 from . import rows
 from .messages import Measure, Range, Side
-from .stack_view import StackView, is_number
+from .stack_view import StackView
+from .strip_view import is_number
 from .view import Later, ShouldStop
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat
 
-from .shared import PromptToken, TokenName
-from .wire import MAX_SAFE_INTEGER, Address, Array, Message, Up
+from .shared import Effect, PromptToken, Row, TokenName
+from .wire import MAX_SAFE_INTEGER, Address, Array, Key, Message, Up
 
 Renderer = Literal["image", "curve", "raster"]
 Family = Literal["image", "curve", "raster", "prompt"]
@@ -513,6 +513,21 @@ class Activity(Message):
     paused: bool
 
 
+class Strip(Message):
+    """A language model's session: its prompt, and its stack of interventions.
+
+    Searches, examples and everything else that is measured here run on the model without the stack.
+    """
+
+    prompt: str | None
+    """The text; null when the session was given token ids."""
+    max_tokens: int
+    rows: list[Row]
+    selected: Key | None
+    metric: str
+    """What the rows' effects are measured on; "" until a run has said which token is on top."""
+
+
 class MaximizerState(Message):
     """Everything that is declared, and what runs. Never the fruit of a run."""
 
@@ -542,6 +557,8 @@ class MaximizerState(Message):
     """Of the session's prompt."""
     corpus: str
     """What examples are taken from; empty where there is nothing."""
+    strip: Strip | None
+    """Null of a module, whose session has no stack."""
     can_undo: bool
     can_redo: bool
     notes: list[str]
@@ -592,6 +609,9 @@ class MaximizerBody(Message):
     own: Example | None
     matter: Matters | None
     discrimination: Discrimination | None
+    effects_revision: int | None
+    effects: list[Effect]
+    """Of the rows of the stack, as `EffectsUpdate` has them."""
 
 
 # --- down: what there is now ---------------------------------------------------------------------
