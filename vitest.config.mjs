@@ -11,6 +11,9 @@ export default defineConfig({
   optimizeDeps: { include: ["axe-core"] },
   test: {
     include: ["js/test/**/*.test.ts"],
+    // Long: what waits, waits for a fact, and a busy machine takes its time.
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
     browser: {
       enabled: true,
       headless: true,

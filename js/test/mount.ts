@@ -128,11 +128,11 @@ export function theme(dark: boolean): void {
   }
 }
 
-/** Waits until it holds (a frame, a reply, a timer). */
+/** Waits until it holds (a frame, a reply, a timer), however busy the machine is. */
 export async function until(holds: () => unknown): Promise<void> {
   await vi.waitFor(() => {
     if (!holds()) throw new Error(`never held: ${holds}`);
-  }, 3000);
+  }, 60_000);
 }
 
 export function all<T extends HTMLElement = HTMLElement>(root: Element, selector: string): T[] {

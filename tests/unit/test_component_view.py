@@ -1,6 +1,5 @@
 """CircuitAblator's components on tiny random models: ablated, patched, on prompt pairs."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -78,7 +77,7 @@ def test_hello_says_what_is_declared(session: Session) -> None:
 def test_nothing_is_computed_or_sent_before_a_page_says_hello(session: Session) -> None:
     view = Heard(session)
     session.interventions = [Ablate("L1.H1")]
-    time.sleep(0.6)
+    view.rest()
     assert (view.heard, view._tasks) == ([], {})
     view.close()
 
@@ -170,7 +169,7 @@ def test_a_survey_that_is_stopped_keeps_what_it_has(
     assert body["how"] == "zero"
     assert 2 <= body["done"] < 20
     assert np.isfinite(body["exact"]).sum() == body["done"]
-    time.sleep(0.5)  # it does not begin again by itself
+    view.rest()  # it does not begin again by itself
     assert view.ask("hello")["body"]["map"]["done"] == body["done"]
     stop_midway("none")
     session.metric = LogProb(7)  # what else changes, changes the map
@@ -499,7 +498,6 @@ def test_a_replacement_that_is_no_longer_there_leaves_the_map_as_it_is(
     view.ask("survey", how="corrupt")
     view.whole_map("corrupt")
     session.contrast = None
-    time.sleep(0.5)
     view.rest()
     assert [m for m in view.of("status") if m["error"]] == []
     assert view.ask("hello")["body"]["map"] is None
@@ -574,8 +572,6 @@ def test_another_pair_is_shown_and_nothing_is_measured_again(paired: Heard) -> N
     paired.rest()
     assert paired.session.text == "k b l m"
     assert paired.circuit_state()["pairs"]["shown"] == 2
-    time.sleep(0.5)  # longer than it takes to settle
-    paired.rest()
     assert {m["job"] for m in paired.of("progress")[progress:]} <= {"reference", "control"}
     body = paired.ask("hello")["body"]
     since = body["circuit"]["holds_since"]

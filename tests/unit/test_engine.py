@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -19,6 +18,7 @@ from patchclamp.errors import BudgetError, InterventionError, Stopped
 from patchclamp.interventions import CutHow, KnockoutHow
 from patchclamp.models.language_model import LanguageModel
 from tests.unit import tiny
+from tests.unit.heard import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -329,12 +329,18 @@ def test_the_users_own_calls_are_right_while_the_worker_sweeps() -> None:
 
     task = session.submit(sweep, priority="sweep")
     wrong = 0
-    for _ in range(200):
+    passes = 0
+
+    def passed_while_it_swept() -> bool:
+        nonlocal passes, wrong
+        passes += 1
         with torch.no_grad():
             wrong += not torch.equal(model.bridge(ids), truth)
+        return passes >= 200 and len(chunks) > 2
+
+    until(passed_while_it_swept)
     task.cancel()
     assert wrong == 0
-    assert len(chunks) > 2, "the worker did not sweep meanwhile"
     assert error(chunks[0][0, -1:], truth[0, -1:]) >= SEEN
 
 
@@ -419,7 +425,7 @@ def test_reading_logits_waits_for_no_other_runs_reader() -> None:
 
     def job(_stop: object) -> torch.Tensor:
         waiting.wait()
-        time.sleep(0.3)  # until the other thread waits for the worker
+        until(lambda: mine.engine.queue._waiting)  # the other thread waits for the worker
         return other.baseline.logits
 
     task = mine.submit(job)
@@ -430,7 +436,7 @@ def test_reading_logits_waits_for_no_other_runs_reader() -> None:
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    reader.join(20)
+    reader.join(PATIENCE)
     assert not reader.is_alive()
     assert torch.equal(task.result(), mine.current.logits)
 
@@ -495,22 +501,22 @@ def test_a_site_that_never_fires_is_an_error() -> None:
 def test_interactive_work_goes_between_the_chunks_of_a_sweep() -> None:
     session = Session(tiny.model("llama"), tiny.ids(LENGTH))
     order: list[str] = []
-    started = threading.Event()
+    started, queued = threading.Event(), threading.Event()
 
     def sweep(_stop: Any) -> Iterator[None]:
         for _ in range(3):
             order.append("chunk")
             started.set()
-            time.sleep(0.05)
+            assert queued.wait(PATIENCE)
             yield
 
     slow = session.submit(sweep, priority="sweep")
-    started.wait(5)
+    assert started.wait(PATIENCE)
     quick = session.submit(lambda _: order.append("interactive"))
+    queued.set()
     quick.result()
     slow.result()
-    assert order.index("interactive") < 3
-    assert order.count("chunk") == 3
+    assert order == ["chunk", "interactive", "chunk", "chunk"]
 
 
 def test_work_that_came_later_goes_between_the_chunks_of_its_equals() -> None:
@@ -522,11 +528,11 @@ def test_work_that_came_later_goes_between_the_chunks_of_its_equals() -> None:
         for _ in range(3):
             order.append("token")
             started.set()
-            queued.wait(5)
+            assert queued.wait(PATIENCE)
             yield
 
     generation = session.submit(long)
-    started.wait(5)
+    assert started.wait(PATIENCE)
     drag = session.submit(lambda _: order.append("drag"))
     queued.set()
     drag.result()
@@ -537,7 +543,7 @@ def test_work_that_came_later_goes_between_the_chunks_of_its_equals() -> None:
 def test_the_newest_request_of_a_key_wins() -> None:
     session = Session(tiny.model("llama"), tiny.ids(LENGTH))
     hold = threading.Event()
-    session.submit(lambda _: hold.wait(5))
+    session.submit(lambda _: hold.wait(PATIENCE))
     ran: list[int] = []
 
     def note(n: int, _stop: Any) -> None:

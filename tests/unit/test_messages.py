@@ -90,9 +90,9 @@ def test_ten_megabytes_of_junk_are_refused_at_once() -> None:
         {str(i): i for i in range(500_000)},
         deep,
     ):
-        began = time.perf_counter()
+        began = time.thread_time()  # that of this thread only: others may have the processor
         error = refused({"kind": "edit", "id": 3, "key": 0, "value": junk})
-        assert time.perf_counter() - began < 0.05
+        assert time.thread_time() - began < 0.05
         assert "larger than the 64 KB" in str(error)
         assert error.id == 3
 

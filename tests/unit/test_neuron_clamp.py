@@ -30,7 +30,7 @@ from patchclamp.views.messages import (
 from patchclamp.views.neuron_clamp import CURVE_POINTS, NeuronClamp
 from patchclamp.views.view import SNAPSHOT_BYTES, View
 from tests.unit import tiny
-from tests.unit.heard import Hears, Message, until
+from tests.unit.heard import Gate, Hears, Message, until
 
 
 class Heard(Hears, NeuronClamp):
@@ -117,7 +117,7 @@ def test_a_result_is_what_the_session_computes(view: Heard, session: Session) ->
 def test_nothing_is_computed_or_sent_before_a_page_says_hello(session: Session) -> None:
     view = Heard(session)
     session.interventions = [Clamp("L1.N5@-1", 2.0)]
-    time.sleep(0.3)
+    view.rest()
     assert view.heard == []
     assert view._tasks == {}
     view.close()
@@ -216,9 +216,10 @@ def test_a_drag_is_one_step_of_undo_and_ends_where_the_hand_ended(
     view: Heard, session: Session
 ) -> None:
     key = view.ask("add", address="L1.N5@-1", value=0.0)["body"]["key"]
-    for step in range(30):
-        view.say("edit", key=key, value=step / 10, final=False)
-    view.ask("edit", key=key, value=3.0, final=True)
+    with Gate(session):  # the hand is faster than the model, on whatever machine
+        for step in range(30):
+            view.say("edit", key=key, value=step / 10, final=False)
+        view.ask("edit", key=key, value=3.0, final=True)
     last = view.result()
     assert session.interventions == (Clamp("L1.N5@-1", 3.0),)
     after = session.current.log_probs().exp()
@@ -438,39 +439,26 @@ def test_a_run_that_fails_is_said_and_the_last_picture_stays(view: Heard, sessio
 
 def test_no_gesture_waits_for_the_model(view: Heard, session: Session) -> None:
     session.interventions = [Clamp("L1.N5@-1", 2.0)]
-    view.result()
-    free, held = threading.Event(), threading.Event()
-
-    def job(_stop: Callable[[], bool]) -> None:
-        held.set()
-        free.wait(60)
-
-    task = session.submit(job)
-    held.wait(60)
-    try:
-        key = session.keys[0]
-        gestures: list[tuple[str, Message]] = [
-            ("edit", {"key": key, "value": 3.0}),
-            ("add", {"address": "L2.N7", "value": 1.0}),
-            ("solo", {"key": key}),
-            ("curve", {"key": key}),
-            ("complete", {"prefix": "L1."}),
-            ("target", {"token": 7}),
-            ("generate", {"count": 3}),
-            ("undo", {}),
-            ("reset", {}),
-            ("hello", {}),
-            ("stop", {}),
-        ]
+    view.rest()
+    view.heard.clear()
+    key = session.keys[0]
+    gestures: list[tuple[str, Message]] = [
+        ("edit", {"key": key, "value": 3.0}),
+        ("add", {"address": "L2.N7", "value": 1.0}),
+        ("solo", {"key": key}),
+        ("curve", {"key": key}),
+        ("complete", {"prefix": "L1."}),
+        ("target", {"token": 7}),
+        ("generate", {"count": 3}),
+        ("undo", {}),
+        ("reset", {}),
+        ("hello", {}),
+        ("stop", {}),
+    ]
+    with Gate(session) as gate:
         for kind, fields in gestures:
-            began = time.perf_counter()
-            ident = view.say(kind, **fields)
-            assert time.perf_counter() - began < 0.5, kind
-            assert view.heard[-1]["kind"] in {"reply", "state", "generated"}
-            assert any(m["kind"] == "reply" and m["id"] == ident and m["ok"] for m in view.heard)
-    finally:
-        free.set()
-        task.result()
+            assert gate.answers_at_once(view, kind, **fields)["ok"], kind
+        assert {m["kind"] for m in view.heard} <= {"reply", "state", "generated", "status"}
     assert view.result()["revision"] == session.revision
 
 
@@ -512,7 +500,8 @@ def test_a_curve_fills_in_from_the_present_value_and_is_exact(
         session.edit(key, Clamp("L1.N5@-1", float(values[index])))
         expected = float(session.current.log_probs()[target])
         assert full["curve"]["logprob"][index] == pytest.approx(expected, abs=1e-4)
-    assert view.of("progress")[-1]["total"] in {CURVE_POINTS, 1}
+    progress = [m for m in view.of("progress") if m["job"] == "curve"]
+    assert progress[-1]["total"] in {CURVE_POINTS, 1}
 
 
 def test_effects_come_beside_random_controls_once_the_stack_has_settled(
@@ -625,13 +614,12 @@ def test_a_torrent_of_changes_is_sent_as_thirty_messages_a_second(
     view.result()
     view.heard.clear()
     began = time.monotonic()
-    step = 0
-    while time.monotonic() - began < 1.0:
-        step += 1
+    for step in range(1, 801):
         session.edit(key, Clamp("L1.N5@-1", step / 100))
+        # Ten may go at once, and one more is counted before the clock is read.
+        heard, most = len(view.heard), 11 + 30 * (time.monotonic() - began)
+        assert heard <= most, step
         time.sleep(0.001)
-    assert step > 100
-    assert len(view.heard) <= 45
     view.result()
     until(lambda: view.rows()[0]["value"] == pytest.approx(step / 100))
 
@@ -755,12 +743,12 @@ def test_a_closed_view_is_off_its_session_and_gone(session: Session) -> None:
     heard = len(view.heard)
     session.interventions = [Clamp("L1.N5@-1", 1.0)]
     view.say("hello")
-    time.sleep(0.5)
+    view.rest()
     assert len(view.heard) == heard
     assert len(session._observers) == observers
     del view
-    until(lambda: gc.collect() >= 0 and gone() is None, 15)
-    assert not [t for t in threading.enumerate() if t.name == "patchclamp view"]
+    until(lambda: gc.collect() >= 0 and gone() is None)
+    until(lambda: not [t for t in threading.enumerate() if t.name == "patchclamp view"])
 
 
 def test_a_view_whose_comm_died_closes_itself(session: Session) -> None:
@@ -782,7 +770,7 @@ def test_a_view_whose_comm_died_closes_itself(session: Session) -> None:
 KERNEL = """
 import torch
 from tests.unit import tiny
-from tests.unit.heard import Hears, Message, until
+from tests.unit.heard import Gate, Hears, Message, until
 from patchclamp.session import Session
 from patchclamp.views.neuron_clamp import NeuronClamp
 from patchclamp.views.view import View
@@ -848,7 +836,7 @@ def test_running_a_cell_again_in_a_kernel_leaks_no_view(
             hello = {"method": "custom", "content": {"kind": "hello", "id": 1}}
             message = client.session.msg("comm_msg", {"comm_id": opened[0], "data": hello})
             client.shell_channel.send(message)
-        until(lambda: counts() == [1, 1, 0], 30)
+        until(lambda: counts() == [1, 1, 0])
         run("other = Clamp(session)", "another cell")
         assert counts()[:2] == [2, 2]
     finally:

@@ -27,6 +27,7 @@ from patchclamp.errors import (
 )
 from patchclamp.models.language_model import LanguageModel
 from tests.unit import letters, tiny
+from tests.unit.heard import PATIENCE, until, until_the_main_thread_waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -252,7 +253,7 @@ def test_an_observer_may_wait_for_a_run_that_asks_the_session_from_the_worker() 
 
     def observer(_change: Change) -> None:
         # The job asks for the session's state on another thread than the one that holds it now.
-        found.append(session.submit(lambda _: session.current.rows([-1])).result(timeout=5))
+        found.append(session.submit(lambda _: session.current.rows([-1])).result(timeout=PATIENCE))
 
     session.observe(observer)
     for change in (
@@ -668,7 +669,8 @@ def test_an_interrupted_cell_cancels_its_run_and_the_model_works_afterwards() ->
     entered = threading.Event()
 
     def interrupt() -> None:
-        entered.wait(5)
+        assert entered.wait(PATIENCE)
+        until_the_main_thread_waits()
         _thread.interrupt_main()  # what a kernel interrupt does
 
     thread = threading.Thread(target=interrupt)
@@ -693,13 +695,17 @@ def test_an_interrupt_reaches_a_run_between_two_blocks() -> None:
     def stop() -> bool:  # asked before every block
         calls.append(len(calls))
         if len(calls) == 2:
+            until_the_main_thread_waits()
             _thread.interrupt_main()
-            time.sleep(0.5)  # the worker is in the block while the cell is interrupted
+            # The worker is in the block while the cell is interrupted.
+            running = session.engine.queue._running
+            assert running is not None
+            until(running.cancelled)
         return False
 
     with pytest.raises(KeyboardInterrupt):
         session.current.compute(should_stop=stop)
-    assert len(calls) <= 3
+    assert len(calls) == 2
     truth = session_on(interventions=[pc.Clamp("L0.N3", 8.0)]).current.logits
     assert error(session.current.logits, truth) <= 1e-6
 
@@ -737,14 +743,16 @@ def test_two_sessions_of_a_model_share_one_worker_and_nothing_else() -> None:
 def test_a_key_of_one_session_does_not_replace_the_job_of_another() -> None:
     one, two = session_on(), session_on()
     hold = threading.Event()
-    one.submit(lambda _: hold.wait(5))
+    one.submit(lambda _: hold.wait(PATIENCE))
     tasks = [session.submit(lambda _: True, key="drag") for session in (one, two)]
     hold.set()
-    assert [task.result(timeout=5) for task in tasks] == [True, True]
+    assert [task.result(timeout=PATIENCE) for task in tasks] == [True, True]
 
 
 def test_no_thread_stays_when_there_was_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "_IDLE_SECONDS", 0.1)
+    def stays(seconds: float) -> None:
+        monkeypatch.setattr(queue, "_IDLE_SECONDS", seconds)
+
     model = LanguageModel(tiny.hugging_face("llama"), None, name="idle one")
     session = pc.Session(model, tiny.ids(LENGTH))
 
@@ -752,10 +760,14 @@ def test_no_thread_stays_when_there_was_nothing_to_do(monkeypatch: pytest.Monkey
         return [t for t in threading.enumerate() if t.name == "patchclamp idle one"]
 
     assert workers() == []
+    stays(PATIENCE)
     session.baseline.compute()
-    assert len(workers()) == 1
-    workers()[0].join(5)
+    (worker,) = workers()
+    stays(0.1)
+    session.submit(lambda _: None).result()
+    worker.join(PATIENCE)
     assert workers() == []
+    stays(PATIENCE)
     session.interventions = [CLAMP]
     assert session.current.logits.isfinite().all()
     assert len(workers()) == 1
@@ -771,11 +783,8 @@ def test_a_dropped_model_is_gone_weights_and_all() -> None:
     left = [weakref.ref(thing) for thing in (session, session.model, session.engine)]
     left.append(weakref.ref(bridge.blocks[0].mlp.out.original_component.weight))
     del session, bridge
-    deadline = time.monotonic() + 3  # the worker may be letting go of its last job
-    while any(ref() is not None for ref in left) and time.monotonic() < deadline:
-        gc.collect()
-        time.sleep(0.01)
-    assert [ref() for ref in left] == [None] * 4
+    # The worker may be letting go of its last job.
+    until(lambda: gc.collect() >= 0 and [ref() for ref in left] == [None] * 4)
 
 
 # Generation ---------------------------------------------------------------------------------------
@@ -844,6 +853,21 @@ def test_generation_ends_at_the_end_of_the_context_and_a_full_prompt_is_refused(
         session.generate(1)
 
 
+def ten_passes(session: pc.Session) -> tuple[list[object], Any]:
+    """Let the model take ten passes and no more until its job is cancelled; those it took."""
+    passes: list[object] = []
+
+    def counted(_block: object, given: object) -> None:
+        passes.append(given)
+        if len(passes) > 10:
+            running = session.engine.queue._running
+            assert running is not None
+            until(running.cancelled)
+
+    block = session.engine.passes.shells["plain"].blocks[0]
+    return passes, block.register_forward_pre_hook(counted)
+
+
 def test_generation_stops_when_told_and_the_model_works_afterwards() -> None:
     session = session_on(interventions=[CLAMP])
     count = 0
@@ -855,8 +879,7 @@ def test_generation_stops_when_told_and_the_model_works_afterwards() -> None:
             session.engine.queue.stop()
 
     truth = session.current.logits
-    block = session.engine.passes.shells["plain"].blocks[0]
-    handle = block.register_forward_pre_hook(lambda *_: time.sleep(0.02))
+    _, handle = ten_passes(session)
     with pytest.raises(Stopped):
         session.generate(50, on_token=stop_after_six)
     handle.remove()
@@ -867,22 +890,16 @@ def test_generation_stops_when_told_and_the_model_works_afterwards() -> None:
 def test_an_error_of_the_listener_ends_the_generation_and_comes_out() -> None:
     session = session_on()
     session.baseline.compute()
-    block = session.engine.passes.shells["plain"].blocks[0]
-    passes: list[object] = []
-
-    def slowed(_block: object, given: object) -> None:
-        passes.append(given)
-        time.sleep(0.02)
 
     def broken(_side: str, _token: object) -> None:
         raise KeyError("my own mistake")
 
-    handle = block.register_forward_pre_hook(slowed)
+    passes, handle = ten_passes(session)
     with pytest.raises(KeyError, match="my own mistake"):
         session.generate(50, on_token=broken)
     handle.remove()
-    assert len(passes) < 25
-    assert session.submit(lambda _: 5).result(timeout=5) == 5
+    assert len(passes) <= 11
+    assert session.submit(lambda _: 5).result(timeout=PATIENCE) == 5
 
 
 def test_an_interrupt_ends_the_generation() -> None:
@@ -895,7 +912,7 @@ def test_an_interrupt_ends_the_generation() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         session.generate(50, on_token=interrupted)
-    assert session.submit(lambda _: 5).result(timeout=5) == 5
+    assert session.submit(lambda _: 5).result(timeout=PATIENCE) == 5
 
 
 def test_a_listener_may_use_the_session_meanwhile() -> None:
