@@ -382,9 +382,15 @@ def test_a_click_on_a_point_of_the_front_loads_its_prompt(dreamt: Notebook) -> N
     box.scroll_into_view_if_needed()
     box.focus()
     box.press("End")
-    ring = view_of(dreamt).locator(".pc-front-over circle").last.bounding_box()
-    assert ring is not None
-    dreamt.page.mouse.move(ring["x"] + ring["width"] / 2, ring["y"] + ring["height"] / 2)
+    # Found and measured at once: the rings are drawn anew with every picture.
+    middle = dreamt.page.evaluate(
+        """() => {
+          const ring = [...document.querySelectorAll(".pc-front-over circle")].at(-1);
+          const { x, y, width, height } = ring.getBoundingClientRect();
+          return [x + width / 2, y + height / 2];
+        }"""
+    )
+    dreamt.page.mouse.move(*middle)
     pointed = view_of(dreamt).locator(".pc-candidates tr[data-pointed]")
     key = int(pointed.get_attribute("data-key") or "0")
     front = dreamt.value("maximizer.front.to_dict('records')")
