@@ -1,9 +1,10 @@
 """ActivationMaximizer: what drives a unit, found while you watch.
 
 What is maximised is declared in `aim_view.py`, and the stack of a language model's session is in
-`strip_view.py`; stimuli are optimised in `climb_view.py`, prompts
-searched for in `dream_view.py`. Here is what belongs to all of them: loading what was found into
-the session, and what a page that comes late, or a saved one, is given.
+`strip_view.py`; stimuli are optimised in `climb_view.py`, prompts searched for in `dream_view.py`;
+the corpus is in `example_view.py`, the user's own input in `own_view.py`. Here is what belongs to
+all of them: loading what was found into the session, and what a page that comes late, or a saved
+one, is given.
 """
 
 import re
@@ -21,6 +22,7 @@ from .climb_view import Track, curve_message
 from .discriminate_view import DiscriminateView
 from .matter_view import MatterView
 from .messages import Body, MessageError
+from .own_view import OwnView
 from .sheets import AnimationFormat, Tile, animation, sheet
 from .stimulus_pictures import compressed, picture
 from .view import Later, ShouldStop
@@ -33,7 +35,7 @@ _ANIMATED = 120  # frames of an animation
 _MIME = {"png": "image/png", "gif": "image/gif", "webp": "image/webp", "csv": "text/csv"}
 
 
-class ActivationMaximizer(MatterView, DiscriminateView, bundle="activation-maximizer"):
+class ActivationMaximizer(MatterView, OwnView, DiscriminateView, bundle="activation-maximizer"):
     """What drives a unit of any model: stimuli or prompts, optimised while the view shows them.
 
     A language model's session is there too, its prompt and its stack of interventions: what was

@@ -4,18 +4,14 @@ The unit and the options are the session's (`Session.aim`), so that undo brings 
 with the input, and two views of one session aim at the same thing. Nothing is computed here.
 """
 
-import threading
-import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from torch import nn
 
-from patchclamp.errors import InputError, ModelError, PatchclampError, Stopped
+from patchclamp.errors import InputError, ModelError, PatchclampError
 from patchclamp.methods.aim import Aim, Drawing
-from patchclamp.methods.epo import Evolution
 from patchclamp.methods.objective import How, Objective, objective
 from patchclamp.methods.unit_matters import why_not as why_not_ablated
 from patchclamp.models.language_model import LanguageModel
@@ -26,8 +22,8 @@ from patchclamp.session import Session
 from . import aims, rows
 from . import messages as say
 from .messages import Body, MaximizerMode, MessageError
+from .pausable import PausableView
 from .strip_view import StripView
-from .view import ShouldStop
 
 if TYPE_CHECKING:
     import torch
@@ -56,20 +52,7 @@ _HOWS_OF_MODULES: tuple[say.UnitHow, ...] = ("channel", "centre", "peak")
 _HOWS_OF_PROMPTS: tuple[say.UnitHow, ...] = ("last", "peak")
 
 
-@dataclass(eq=False)
-class Pausable:
-    """Long work that can be held, and taken up where it was.
-
-    Attributes:
-        asked_to_pause: it is to be held after the step that runs.
-        at_work: a job takes it further.
-    """
-
-    asked_to_pause: bool = field(default=False, kw_only=True)
-    at_work: bool = field(default=False, kw_only=True)
-
-
-class AimView(StripView):
+class AimView(StripView, PausableView):
     """A view of a unit of a session's model, whichever kind of model it is.
 
     Of a language model's session it has the strip of the stack, and its prompt; what is optimised,
@@ -394,8 +377,8 @@ class AimView(StripView):
             fixed=self._fixed(),
             terms=aims.terms(aim, model),
             hows=list(_HOWS_OF_PROMPTS if module is None else _HOWS_OF_MODULES),
-            options=None if module is None else _drawing(aim.drawing, module.model),
-            dreaming=None if language is None else _dreaming(aim.dreaming),
+            options=None if module is None else aims.drawing(aim.drawing, module.model),
+            dreaming=None if language is None else aims.dreaming(aim.dreaming),
             modes=[
                 say.ModeState(mode=mode, refusal=refusal)
                 for mode, refusal in self._refusals().items()
@@ -434,70 +417,6 @@ class AimView(StripView):
 
     def pause(self) -> None:
         """Hold what is being optimised."""
-
-    # --- work -------------------------------------------------------------------------------------
-
-    def _take_up(self, held: Pausable, *, wait: bool) -> bool:
-        """Go on with something; whether a job has to be started for it.
-
-        It may be on its way to being held: whoever waits for the end waits for that first.
-        """
-        while wait and held.at_work and not self._closed:
-            time.sleep(0.01)
-        with self._lock:
-            begin = not held.at_work
-            held.at_work, held.asked_to_pause = True, False
-        return begin
-
-    def _let_off(self, held: Pausable, *, over: bool) -> bool:
-        """Whether a job has nothing more to do: it is over, or was asked to pause."""
-        with self._lock:
-            if over or held.asked_to_pause:
-                held.at_work = False
-            return not held.at_work
-
-    def _run(
-        self,
-        name: Hashable,
-        what: str,
-        job: Callable[[ShouldStop], Any],
-        ended: Callable[[PatchclampError | None], None],
-        *,
-        wait: bool,
-    ) -> None:
-        """Do long work, live, or in a cell that waits for it.
-
-        A Stop, by the button or by an interrupt of the cell, keeps what there is.
-
-        Args:
-            name: what it is, among this view's jobs.
-            what: the same in words.
-            job: what is done.
-            ended: gets its error, being stopped included, or None; on the worker.
-            wait: until it has ended and `ended` was called.
-
-        Raises:
-            PatchclampError: where it is waited for, the error of the job, unless it was stopped.
-        """
-        told = threading.Event()
-
-        def over(error: PatchclampError | None) -> None:
-            try:
-                ended(error)
-            finally:
-                told.set()
-
-        task = self._start(
-            name, what, job, then=lambda _none: over(None), failed=over, priority="sweep"
-        )
-        if not wait:
-            return
-        with suppress(Stopped):
-            try:
-                task.result()
-            finally:
-                while not (told.wait(0.1) or self._closed):
-                    pass
 
 
 def _first_drawing(session: Session | ModuleSession) -> Drawing:
@@ -555,33 +474,3 @@ def _with(options: T, changed: Mapping[str, Any]) -> T:
             raise InputError(msg)
     found: T = replace(options, **changed)  # type: ignore[type-var]
     return found
-
-
-def _drawing(drawing: Drawing, model: ModuleModel) -> say.ClimbOptions:
-    stimulus = model.stimulus
-    free = None in stimulus.shape
-    return say.ClimbOptions(
-        steps=drawing.steps,
-        size=(drawing.size or stimulus.size) if free else None,
-        smallest=stimulus.smallest,
-        seed=drawing.seed,
-        parameterization=drawing.parameterization,
-        transforms=drawing.transforms,
-        rate=drawing.rate,
-        l2=drawing.l2,
-        tv=drawing.tv,
-        blur=drawing.blur,
-        start=drawing.start,
-    )
-
-
-def _dreaming(how: Evolution) -> say.DreamOptions:
-    return say.DreamOptions(
-        length=how.length,
-        population=how.population,
-        children=how.children,
-        iterations=how.iterations or 0,
-        top=how.top_k,
-        seconds=how.seconds,
-        seed=how.seed,
-    )

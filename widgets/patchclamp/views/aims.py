@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from patchclamp.errors import AddressError, InputError
-from patchclamp.methods.aim import Aim
+from patchclamp.methods.aim import Aim, Drawing
+from patchclamp.methods.epo import Evolution
 from patchclamp.methods.objective import Channel, Neuron, Objective, Term, objective
 
 from . import messages as say
@@ -89,6 +90,38 @@ def terms(aim: Aim, model: "Model") -> list[say.Term]:
         )
         for term in aim.objective.terms
     ]
+
+
+def drawing(how: Drawing, model: "ModuleModel") -> say.ClimbOptions:
+    """How pictures are optimised, as the page gets it."""
+    stimulus = model.stimulus
+    free = None in stimulus.shape
+    return say.ClimbOptions(
+        steps=how.steps,
+        size=(how.size or stimulus.size) if free else None,
+        smallest=stimulus.smallest,
+        seed=how.seed,
+        parameterization=how.parameterization,
+        transforms=how.transforms,
+        rate=how.rate,
+        l2=how.l2,
+        tv=how.tv,
+        blur=how.blur,
+        start=how.start,
+    )
+
+
+def dreaming(how: Evolution) -> say.DreamOptions:
+    """How prompts are searched for, as the page gets it."""
+    return say.DreamOptions(
+        length=how.length,
+        population=how.population,
+        children=how.children,
+        iterations=how.iterations or 0,
+        top=how.top_k,
+        seconds=how.seconds,
+        seed=how.seed,
+    )
 
 
 def how_of(unit: "Unit", model: "Model") -> say.UnitHow | None:

@@ -20,8 +20,9 @@ from patchclamp.methods.frames import BUDGET, Curve
 
 from . import aims, rows
 from . import messages as say
-from .aim_view import AimView, Pausable
+from .aim_view import AimView
 from .messages import Body, MaximizerMode
+from .pausable import Pausable
 from .stimulus_pictures import picture
 from .view import ShouldStop
 

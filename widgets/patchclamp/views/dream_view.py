@@ -22,9 +22,10 @@ from patchclamp.methods.vocabulary import as_text
 
 from . import aims
 from . import messages as say
-from .aim_view import AimView, Pausable
+from .aim_view import AimView
 from .messages import MaximizerMode
 from .pace import Settled
+from .pausable import Pausable
 from .view import ShouldStop, _weakly
 
 if TYPE_CHECKING:
