@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from patchclamp.methods.corpus_pass import cut
 from patchclamp.methods.decoded_weights import TOP, Decoder
 from patchclamp.methods.label_statistics import label_statistics
 from patchclamp.methods.massive import massive_neurons
+from tests.unit import letters
 from tests.unit.words import TEXTS, ids_of, reader
 
 if TYPE_CHECKING:
@@ -88,6 +90,61 @@ def test_an_example_is_shown_in_its_own_text(atlas: Atlas) -> None:
         assert " ".join(around) in TEXTS[example["document"]]
     groups = set(atlas.examples("L1.N7")["group"])
     assert groups == {"top", *tables.GROUPS}
+
+
+class Bytes:
+    """A tokenizer whose tokens are bytes: of most characters each is a part."""
+
+    name_or_path = ""
+    bos_token_id = eos_token_id = None
+
+    def __call__(self, text: str, **_options: object) -> Any:
+        return type("Tokens", (), {"input_ids": list(text.encode())})()
+
+    def convert_ids_to_tokens(self, token: int) -> str:
+        return f"<{token}>"
+
+    def decode(self, tokens: list[int], **_options: object) -> str:
+        return bytes(tokens).decode(errors="replace")
+
+
+FOREIGN = "né Straße Привет 🦜 👩‍🔬 a"
+
+
+def test_parts_of_a_character_are_spelled_as_the_character() -> None:
+    model: Any = SimpleNamespace(anatomy=SimpleNamespace(d_vocab=256))
+    model.text = Bytes().decode
+    model.token_text = lambda token: Bytes().decode([token])
+    token = np.frombuffer(FOREIGN.encode(), dtype=np.uint8).astype(np.int32)
+    whole = tables.spelled(token, np.zeros(len(token), dtype=np.int32), model)
+    assert "".join(whole) == FOREIGN
+    assert [text for text in whole if text] == list(FOREIGN)  # each with its first token
+    # Where a window ends in the middle of a character, both halves stay what they are.
+    cut_through = FOREIGN.encode().index("ß".encode()) + 1
+    windows = (np.arange(len(token)) >= cut_through).astype(np.int32)
+    halves = "".join(tables.spelled(token, windows, model))
+    assert halves == FOREIGN.replace("ß", "\ufffd\ufffd")
+    # Parts that never become a character are no reason to look for ever.
+    parts = np.full(100, 0x80, dtype=np.int32)
+    assert set(tables.spelled(parts, np.zeros(100, dtype=np.int32), model)) == {"\ufffd"}
+
+
+def test_an_example_of_a_part_of_a_character_reads_as_its_text(tmp_path: Path) -> None:
+    texts = ["a be bé.b", "éé a", "cab é é b"]
+    model = letters.model()
+    reading = Reading(name="letters", context=20, shard_tokens=40)
+    found = Atlas.build(model, texts, tmp_path / "letters", decode=[], reading=reading)
+    pieces = found.query("SELECT * FROM tokens WHERE token IN (58, 59)")  # the two bytes of é
+    assert len(pieces) == 10
+    shown = []
+    for neuron in range(48):
+        for example in found.examples(f"L1.N{neuron}").to_dict("records"):
+            around = f"{example['before']}{example['token']}{example['after']}"
+            assert around == texts[example["document"]]
+            if example["place"] in set(pieces["place"]):
+                assert example["token"] == "é"
+                shown.append(example["place"])
+    assert set(shown) == set(pieces["place"])
 
 
 def test_the_histogram_counts_every_token(atlas: Atlas) -> None:
@@ -156,6 +213,7 @@ def read_shards(folder: Path) -> list[int]:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from tests.unit import letters
 from tests.unit.words import TEXTS, reader
 from patchclamp.atlas.build import build, plan_of, Reading
 from patchclamp.engine.engine import Engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from patchclamp.errors import AddressError, AtlasError, InputError
 from patchclamp.methods.decoded_weights import Decoder
 from patchclamp.session import Session
 from patchclamp.sites import Site
+from patchclamp.views import atlas_chart
 from patchclamp.views import messages as say
 from patchclamp.views.atlas_chart import AtlasChart
 from patchclamp.views.atlas_table import Brush, Sifting, sift
@@ -280,6 +282,24 @@ def test_what_is_not_there_is_a_sentence(view: Heard) -> None:
         view.meet("L1.H1")
     view.say("sift", matrix="down", order="z")
     assert addresses(view)
+
+
+def luminance(grey: float) -> float:
+    """Relative luminance of a grey of 0 to 255, as WCAG 2 defines it."""
+    share = grey / 255
+    return share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
+
+
+def test_the_words_of_the_plot_can_be_read_in_both_themes(root: Path) -> None:
+    style = (root / "js" / "src" / "neuron-atlas.css").read_text(encoding="utf-8")
+    found = re.search(r'theme="dark"\] \.pc-saved-chart {\s*filter: brightness\((.*?)\)', style)
+    assert found is not None
+    grey = int(atlas_chart._GREY[1:3], 16)
+    assert "#" + 3 * atlas_chart._GREY[1:3] == atlas_chart._GREY
+    assert (luminance(255) + 0.05) / (luminance(grey) + 0.05) >= 4.5
+    lighter = luminance(grey * float(found[1])) + 0.05
+    for ground in (0x11, 0x21):  # JupyterLab's dark grounds
+        assert lighter / (luminance(ground) + 0.05) >= 4.5
 
 
 def test_the_plot_tells_what_is_brushed_rings_what_is_found_and_is_saved(atlas: Atlas) -> None:

@@ -195,20 +195,29 @@ class Atlas:
     def examples(self, address: str) -> pd.DataFrame:
         """Return where a neuron's values were: group, rank, value, document, position, before, ...
 
-        The text around each is split in what is before, the token itself, and what is after.
+        The text around each is split in what is before, the token itself, and what is after. Of
+        a token that is a part of a character, the whole character stands for the token.
         """
         self._need("examples", "no corpus was read")
         layer, index = self._place(address)
         return self.query(
             """
-            WITH here AS (
-                SELECT "group", rank, value, place, document, position, "window", text AS token
+            WITH found AS (
+                SELECT "group", rank, value, place, document, position, "window", text
                 FROM examples JOIN tokens USING (place)
                 WHERE layer = $layer AND index = $index
+            ),
+            here AS (
+                SELECT found.*, max(near.place) AS first, arg_max(near.text, near.place) AS whole
+                FROM found LEFT JOIN tokens AS near ON near."window" = found."window"
+                    AND near.place BETWEEN found.place - $longest AND found.place
+                    AND near.text <> ''
+                GROUP BY ALL
             )
-            SELECT "group", rank, value, here.place, here.document, here.position, here.token,
+            SELECT "group", rank, value, here.place, here.document, here.position,
+                coalesce(here.whole, here.text) AS token,
                 coalesce(string_agg(near.text, '' ORDER BY near.place)
-                    FILTER (near.place < here.place), '') AS before,
+                    FILTER (near.place < coalesce(here.first, here.place)), '') AS before,
                 coalesce(string_agg(near.text, '' ORDER BY near.place)
                     FILTER (near.place > here.place), '') AS after
             FROM here JOIN tokens AS near ON near."window" = here."window"
@@ -218,6 +227,7 @@ class Atlas:
             layer=layer,
             index=index,
             around=CONTEXT,
+            longest=tables.LONGEST,
         )
 
     def histogram(self, address: str) -> pd.DataFrame:

@@ -45,6 +45,9 @@ FIRES = 0.1
 GROUPS = {"90-100%": (0.9, 1.0), "75-90%": (0.75, 0.9), "50-75%": (0.5, 0.75), "0-50%": (0.0, 0.5)}
 """The sampled tokens by rank, of which examples of each group are kept."""
 PER_GROUP = 4
+HALF = "\N{REPLACEMENT CHARACTER}"
+LONGEST = 16
+"""Tokens that are read together at most for the characters that they are parts of."""
 
 
 def written(path: Path, write: Callable[[Path], None]) -> None:
@@ -182,11 +185,47 @@ def decoded_table(decoded: Sequence[Decoded], model: LanguageModel) -> pd.DataFr
     return joined[joined["token"] >= 0].reset_index(drop=True)
 
 
+def spelled(token: np.ndarray, window: np.ndarray, model: LanguageModel) -> np.ndarray:
+    """Return what each token adds to the text, object[token]; joined, they read as the text does.
+
+    A token may be a part of a character only, as of an é, of a letter of another script or of an
+    emoji, and decodes to no text by itself. The character then stands whole with the first of its
+    tokens, and the others add "". Half a character at a window's end stays one, U+FFFD.
+
+    Args:
+        token: int[token], the corpus.
+        window: int[token], which window each is in.
+        model: whose tokens they are.
+    """
+    words = words_of(model)
+    text: np.ndarray = words[token]
+    is_part = np.array([HALF in word for word in words])[token]
+    reached = 0
+    for first in is_part.nonzero()[0].tolist():
+        if first < reached:
+            continue
+        for last in range(first + 1, min(first + LONGEST, len(token))):
+            if not is_part[last] or window[last] != window[first]:
+                break
+            whole = model.text(token[first : last + 1].tolist())
+            if HALF not in whole:
+                reached = last + 1
+                text[first], text[first + 1 : reached] = whole, ""
+                break
+    return text
+
+
 def tokens_table(windows: Windows, model: LanguageModel) -> pd.DataFrame:
-    """Return the corpus: place, text's number, position in it, token and its text."""
+    """Return the corpus: place, text's number, position in it, token and what it adds to the text.
+
+    See :func:`spelled` for tokens that are parts of a character.
+    """
     import pandas as pd
 
     token = np.concatenate([np.array(w.ids, dtype=np.int32) for w in windows.windows])
+    window = np.concatenate(
+        [np.full(len(w.ids), n, dtype=np.int32) for n, w in enumerate(windows.windows)]
+    )
     return pd.DataFrame(
         {
             "place": np.arange(len(token), dtype=np.int64),
@@ -196,11 +235,9 @@ def tokens_table(windows: Windows, model: LanguageModel) -> pd.DataFrame:
             "position": np.concatenate(
                 [np.arange(w.start, w.start + len(w.ids), dtype=np.int32) for w in windows.windows]
             ),
-            "window": np.concatenate(
-                [np.full(len(w.ids), n, dtype=np.int32) for n, w in enumerate(windows.windows)]
-            ),
+            "window": window,
             "token": token,
-            "text": words_of(model)[token],
+            "text": spelled(token, window, model),
         }
     )
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NAME = "neurons"
 MARKED = 200
 """Neurons that are ringed at most; the foremost of the table."""
-_GREY = "#767676"  # 4.5:1 on white, 4.2:1 on the dark background: one grey for both
+_GREY = "#767676"  # 4.5:1 on white; on a dark page, the view's style sheet makes all of it lighter
 
 
 def drawable(neurons: pd.DataFrame, matrix: str) -> bool:

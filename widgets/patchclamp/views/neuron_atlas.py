@@ -431,11 +431,15 @@ class NeuronAtlas(View, bundle="neuron-atlas"):
         self._mark()
 
     def _shaded(self, place: int, token_place: int, stop: ShouldStop) -> say.ShadeBody:
-        """Run an example's window and read the neuron at each of its tokens."""
+        """Run an example's window and read the neuron at each of its tokens.
+
+        Tokens that are parts of one character are one, with the example's own value or else the
+        largest of theirs.
+        """
         session, known = self._session, self._need().neurons
         layer, index = int(known["layer"].iloc[place]), int(known["index"].iloc[place])
         window = self.atlas.query(
-            'SELECT place, token FROM tokens WHERE "window" = '
+            'SELECT place, token, text FROM tokens WHERE "window" = '
             '(SELECT "window" FROM tokens WHERE place = $place) ORDER BY place',
             place=token_place,
         )
@@ -448,13 +452,21 @@ class NeuronAtlas(View, bundle="neuron-atlas"):
         given = input_of(session.model, torch.tensor([*front, *ids]))
         hook = session.model.anatomy.hook(Site("neuron", layer, index, "post"))
         found = session.engine.capture_many([given], [hook], should_stop=stop)[0][hook]
-        values = found[len(front) :, index].float().cpu().numpy()
+        values = found[len(front) :, index].float().cpu().numpy().astype(np.float32)
+        texts = [str(text) for text in window["text"]]
+        at = token_place - int(window["place"].iloc[0])
+        starts = [n for n, text in enumerate(texts) if n == 0 or text]
+        ends = [*starts[1:], len(texts)]
+        shown = [
+            at if a <= at < b else a + int(np.abs(values[a:b]).argmax())
+            for a, b in zip(starts, ends, strict=True)
+        ]
         return say.ShadeBody(
             address=f"L{layer}.N{index}",
             place=token_place,
-            tokens=[say.TokenName(id=i, text=session.model.token_text(i)) for i in ids],
-            values=values.astype(np.float32),
-            at=token_place - int(window["place"].iloc[0]),
+            tokens=[say.TokenName(id=ids[n], text=texts[n]) for n in starts],
+            values=values[shown],
+            at=shown.index(at),
         )
 
     def _foremost(self, place: int) -> int:
