@@ -3,7 +3,8 @@
 // Python optimises and streams frames and fronts; this file wires them to the parts that show them.
 // Which track, step and candidate is looked at is the page's own matter: Python is only told when
 // one is to go into the session.
-import { type AxisMark, activationAxis } from "./activation-axis";
+import { activationAxis } from "./activation-axis";
+import { axisMarks } from "./axis-marks";
 import { corpusColumn } from "./corpus-column";
 import { discriminativePanel } from "./discriminative-panel";
 import { button, h, set } from "./dom";
@@ -369,7 +370,7 @@ function render(host: Host) {
     corpus.update(picture, theme);
     own.update(picture, theme);
     set(axis.element, { "data-history": picture.tracks.length > 0 });
-    axis.update(onAxis(track, candidate));
+    axis.update(axisMarks(picture, { track, step: chosenStep, candidate }));
     const there: TabName[] = prompting ? ["prompts"] : ["facets"];
     there.push("examples", "matter");
     if (refusalOf(picture, "discriminate") === null) there.push("discriminate");
@@ -388,56 +389,6 @@ function render(host: Host) {
     if (below.chosen() === "examples") examples.update(picture, theme);
     if (below.chosen() === "matter") matter.update(picture, theme);
     if (below.chosen() === "discriminate") discriminative.update(picture, theme);
-  }
-
-  /** Only what is of one and the same unit stands on one axis. */
-  function onAxis(track: number | null, candidate: Candidate | null) {
-    const { state, front, examples: measured, own: mine } = picture;
-    const now = state?.objective ?? "";
-    const shown = trackOf(picture, track);
-    const all = [shown?.objective, front?.objective, measured?.objective, mine?.objective];
-    const of = all.includes(now) ? now : (all.find((each) => each !== undefined) ?? now);
-    const marks: AxisMark[] = [];
-    for (const each of picture.tracks) {
-      if (each.objective !== of) continue;
-      const main = each.key === track;
-      const at =
-        (main ? frameAt(picture, each.key, chosenStep) : null) ?? picture.latest.get(each.key);
-      const value = at?.value ?? each.value;
-      if (value === null) continue;
-      const label = each.kind === "climb" ? "optimised" : each.label;
-      marks.push({ kind: "optimised", value, words: label, main });
-    }
-    if (front !== null && front.objective === of) {
-      for (const each of front.candidates) {
-        if (each.kind === "corpus" || each.kind === "own") continue;
-        const main = each.key === candidate?.key;
-        if (main || each.front) {
-          marks.push({
-            kind: each.kind,
-            value: each.activation,
-            words: main ? "optimised" : each.text,
-            main,
-          });
-        }
-      }
-    }
-    const corpusThere = measured !== null && measured.objective === of;
-    if (corpusThere && measured.maximum !== null) {
-      marks.push({
-        kind: "corpus",
-        value: measured.maximum,
-        words: "best of the corpus",
-        main: true,
-      });
-    }
-    if (mine !== null && mine.objective === of) {
-      marks.push({ kind: "own", value: mine.activation, words: "your own", main: true });
-    }
-    const histogram = corpusThere
-      ? { edges: measured.edges, counts: measured.counts, count: measured.count }
-      : null;
-    return { marks, histogram, stale: of !== now };
   }
 
   frame.start();

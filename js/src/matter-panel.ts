@@ -95,10 +95,15 @@ export function matterPanel(signal: AbortSignal, measureIt: () => void): MatterP
       const wide = Math.max(1e-9, kl, ...controls.map((each) => each.kl));
       const usual = median(controls.map((each) => each.kl));
       const larger = controls.filter((each) => each.kl >= kl).length;
+      // Of a sum each control has one for every term.
+      const along = controls.every(({ address }) =>
+        address.split(", ").every((each) => each.includes("[random ")),
+      );
+      const others = `${controls.length} random ${along ? "directions" : "units"} of its layer`;
       const beside =
         larger === 0
-          ? `more than each of the ${controls.length} random units of its layer`
-          : `and ${larger} of the ${controls.length} random units of its layer change it as much or more`;
+          ? `more than each of the ${others}`
+          : `and ${larger} of the ${others} change it as much or more`;
       say(
         sentence,
         `Ablated to its ${matter.how}, ${matter.unit} changes the output by ${short(kl)}, ${beside} (their median is ${short(usual)}).`,
