@@ -17,6 +17,10 @@ export interface Asked {
 
 export interface AtlasSearch {
   element: HTMLElement;
+  /** Asks for what is asked for now, with this changed. */
+  ask(change: Partial<Asked>): void;
+  /** What was asked for last will not come. */
+  forget(): void;
   update(state: AtlasState): void;
   refuse(sentence: string): void;
 }
@@ -29,6 +33,7 @@ const MATRICES = [
 
 export function atlasSearch(signal: AbortSignal, sift: (asked: Asked) => void): AtlasSearch {
   let now: Sifted | null = null;
+  let asked: Asked | null = null; // and not answered yet: what is changed meanwhile is changed in it
   let nLayers = 1;
 
   const token = field("token", "Search by a token", 12);
@@ -108,21 +113,29 @@ export function atlasSearch(signal: AbortSignal, sift: (asked: Asked) => void): 
     refuse("");
     const { layers: kept, brush: _brush, ...rest } = now;
     const known = kept === null ? null : ([kept[0], kept[1]] as [number, number]);
-    sift({ ...rest, layers: known, brushed: true, ...change });
+    asked = { ...(asked ?? { ...rest, layers: known, brushed: true }), ...change };
+    sift(asked);
   }
   function refuse(sentence: string): void {
+    if (sentence !== "") forget();
     say(error, sentence);
     set(error, { hidden: sentence === "" });
+  }
+  function forget(): void {
+    asked = null;
   }
 
   return {
     element,
+    ask,
+    forget,
     refuse,
     update(state) {
       const { sifted, atlas } = state;
       nLayers = atlas?.layers ?? 1;
       if (sifted !== now) {
         now = sifted;
+        forget();
         fill(token.input, sifted.token);
         fill(layers.input, sifted.layers === null ? "" : sifted.layers.join(":"));
         fill(least.input, sifted.least === null ? "" : exact(sifted.least));

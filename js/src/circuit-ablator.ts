@@ -286,7 +286,7 @@ function render(host: Host) {
       await requests.ask({ kind: "size", ...question });
       await checked;
     },
-    () => size.refuse(""),
+    () => undefined,
     (refused) => {
       onChecked?.();
       wanted = null;

@@ -151,6 +151,7 @@ export function circuitSize(signal: AbortSignal, actions: CircuitSizeActions): C
   const go = (size: number, final: boolean) => {
     const next = Math.min(total, Math.max(0, Math.round(size)));
     now = next;
+    refuse(""); // now, and not when it is answered: what was typed since may be wrong
     actions.size(next, final);
   };
   slider.addEventListener(
@@ -206,7 +207,6 @@ export function circuitSize(signal: AbortSignal, actions: CircuitSizeActions): C
         refuse(`“${box.value}” is no size of a circuit; ${Math.min(100, total)} would be.`);
         return;
       }
-      refuse("");
       go(size, true);
     },
     { signal },

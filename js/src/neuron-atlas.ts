@@ -88,11 +88,7 @@ function render(host: Host) {
       if (!frame.dead()) pages.ask(first);
     },
     order(order, falling) {
-      const sifted = picture.state?.sifted;
-      if (sifted === undefined) return;
-      const layers = sifted.layers === null ? null : ([...sifted.layers] as [number, number]);
-      const { brush: _brush, ...rest } = sifted;
-      sift({ ...rest, layers, brushed: true, order, falling });
+      search.ask({ order, falling });
     },
     meet,
     hold,
@@ -192,6 +188,7 @@ function render(host: Host) {
     const { state } = picture;
     if (state === null) return;
     const { atlas } = state;
+    if (picture.failure !== "") search.forget();
     // A failure stands at what failed: the building, or the search.
     const asked = atlas === null ? building : search.element;
     if (frame.failure.parentElement !== asked) asked.append(frame.failure);

@@ -1,7 +1,17 @@
 import axe from "axe-core";
 import { expect, test } from "vitest";
 import { row } from "./fake-kernel";
-import { all, mount, mountAblator, mountAtlas, mountMaximizer, named, one, until } from "./mount";
+import {
+  all,
+  mount,
+  mountAblator,
+  mountAtlas,
+  mountMaximizer,
+  named,
+  one,
+  still,
+  until,
+} from "./mount";
 
 const ROWS = [
   row({ key: 1, massive: true }),
@@ -63,7 +73,7 @@ for (const dark of [false, true]) {
         named(root, "activation").click();
         await until(() => all(root, ".pc-pick").length > 0);
       }
-      await new Promise((done) => setTimeout(done, 400)); // colours move for 120 ms
+      await still();
       await nothingSerious(el);
     });
   }
@@ -130,7 +140,7 @@ for (const dark of [false, true]) {
         await until(() => all(root, ".pc-drill .pc-chip").length > 0);
         named(all(root, ".pc-circuit-list")[0] as HTMLElement, "mover").click();
       }
-      await new Promise((done) => setTimeout(done, 400));
+      await still();
       await nothingSerious(el);
       if (!saved) pressable(root);
     });
@@ -173,7 +183,7 @@ for (const dark of [false, true]) {
         if (!saved) named(root, "+ term").click();
         for (const tab of all(root, '[role="tab"]').filter((each) => !each.hidden)) {
           tab.click();
-          await new Promise((done) => setTimeout(done, 200));
+          await still();
           await nothingSerious(el);
           if (!saved) pressable(root);
         }

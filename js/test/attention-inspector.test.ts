@@ -11,6 +11,7 @@ import {
   named,
   one,
   press,
+  still,
   theme,
   until,
 } from "./mount";
@@ -223,7 +224,7 @@ test("a token under the pointer shades where it looks and what looks at it, and 
   expect(one(root, ".pc-prompt .pc-said").textContent).toBe(
     '← " mat" looks at · looks at " mat" →',
   );
-  await rest(200); // colours move for 120 ms
+  await still();
   const [dark, pale] = [shade(7).backgroundColor, shade(10).backgroundColor];
   expect(dark).not.toBe(pale); // an induction head looks at what came after the earlier copy
   expect(Number(/\d+/.exec(dark)?.[0])).toBeLessThan(60);
@@ -600,7 +601,7 @@ for (const dark of [false, true]) {
         named(root, "Knock out L3.H2").click();
         await until(() => all(root, ".pc-composed").length > 0 && all(root, ".pc-row").length > 0);
       }
-      await rest(400);
+      await still();
       const { violations } = await axe.run(el, {
         runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"],
         rules: {

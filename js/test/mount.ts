@@ -135,6 +135,12 @@ export async function until(holds: () => unknown): Promise<void> {
   }, 60_000);
 }
 
+/** Waits until colours and places that change are where they go. */
+export async function still(): Promise<void> {
+  for (let i = 0; i < 3; i++) await new Promise((done) => requestAnimationFrame(done));
+  await until(() => !document.getAnimations().some((each) => each instanceof CSSTransition));
+}
+
 export function all<T extends HTMLElement = HTMLElement>(root: Element, selector: string): T[] {
   return [...root.querySelectorAll<T>(selector)];
 }

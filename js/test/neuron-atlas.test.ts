@@ -204,9 +204,10 @@ test("layers, scores and the matrix are asked for together", async () => {
   type(root, LAYERS, "10:12");
   await until(() => kernel.state.count === 3 * 1536);
   await until(() => root.textContent?.includes("4,608 of 46,080 neurons"));
+  // Python has not said yet what it makes of the first when the second is asked for.
   type(root, LEAST, "5.5");
-  await until(() => kernel.state.sifted.least === 5.5);
   one<HTMLInputElement>(root, ".pc-segments input[value=gate]").click();
+  expect(kernel.state.sifted.least).toBeNull();
   await until(() => kernel.state.sifted.matrix === "gate");
   expect(sent(model, "sift").at(-1)).toMatchObject({
     layers: [10, 12],
