@@ -47,6 +47,7 @@ def test_only_what_is_put_in_the_place_of_a_whole_component_counts_as_ablated() 
         Ablate("L1.H1@-1"),
         Ablate("L1.H2:q"),
         Ablate("L1.N3"),
+        Ablate("L1.H3", direction=[1.0] * 8),
         Patch("L2.H0", "contrast", at=3),
         Patch("L3.mlp"),
         *OTHER,

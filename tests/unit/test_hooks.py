@@ -183,6 +183,18 @@ def set_coefficient_to(value: Tensor) -> Callable[..., Tensor]:
     return set_coefficient(lambda _c: value)
 
 
+def set_along(heads: Sequence[int], d: Tensor, target: Tensor) -> Callable[..., Tensor]:
+    """What of each head lies along d becomes the target's, [head, d_head]."""
+
+    def change(x: Tensor) -> None:
+        for head in heads:
+            apart = target[head] - x[:, 1:, head]
+            x[:, 1:, head] += (apart @ d / d.dot(d))[..., None] * d
+
+    return edit(change)
+
+
+IN_HEAD = torch.linspace(2, -1, D_HEAD).cos()
 EVERY = slice(None)
 LATER = slice(1, None)  # a beginning-of-sequence token is left alone
 POST, Z, MLP = "blocks.2.mlp.hook_post", "blocks.2.attn.hook_z", "blocks.2.hook_mlp_out"
@@ -216,6 +228,22 @@ BY_HAND: list[tuple[Intervention, Callable[[Around], HooksByHand]]] = [
     (Ablate("L2.mlp"), lambda a: [(MLP, put((EVERY, LATER), a.mean(MLP)))]),
     (Ablate("L2.H*"), lambda a: [(Z, put((EVERY, LATER), a.mean(Z)))]),
     (Ablate("L2.H1", "resample", 2), lambda a: [(Z, put((EVERY, LATER, 1), a.resample(Z, 2)[1]))]),
+    (
+        Ablate("L2.resid_post", direction=(VECTOR / 7).tolist()),
+        lambda a: [(RESID, set_coefficient_to(a.mean(RESID) @ VECTOR / VECTOR.dot(VECTOR)))],
+    ),
+    (
+        Ablate("L2.resid_post", "zero", direction=VECTOR.tolist()),
+        lambda _: [(RESID, set_coefficient(lambda c: 0 * c))],
+    ),
+    (
+        Ablate("L2.H[1:3]", direction=IN_HEAD.tolist()),
+        lambda a: [(Z, set_along((1, 2), IN_HEAD, a.mean(Z)))],
+    ),
+    (
+        Ablate("L2.H1", "resample", 2, IN_HEAD.tolist()),
+        lambda a: [(Z, set_along((1,), IN_HEAD, a.resample(Z, 2)))],
+    ),
     (Patch("L2.H1@2:5"), lambda a: [(Z, put((EVERY, slice(2, 5), 1), a.patch("", Z)[2:5, 1]))]),
     (
         Patch("L2.mlp@2,7", "x", at="-1"),

@@ -63,6 +63,7 @@ interventions: st.SearchStrategy[Intervention] = st.one_of(
         st.integers(0, 2**63 - 1),
         muted=muted,
     ),
+    st.builds(Ablate, wholes, st.sampled_from(["mean", "zero"]), direction=vectors, muted=muted),
     st.builds(
         Patch,
         scalars | wholes,
@@ -172,6 +173,8 @@ def test_junk_is_refused_in_a_sentence(op: str, fields: dict[str, Any]) -> None:
         (lambda: Add("L1.mlp", 1.0, [1.0, math.inf]), "must be a finite number"),
         (lambda: Ablate("L1.N2", "median"), "must be 'mean' or 'zero' or 'resample'"),  # type: ignore[arg-type]
         (lambda: Ablate("L1.N2", seed=-1), "a seed is an integer from 0"),
+        (lambda: Ablate("L1.N2", direction=[1.0]), "Ablate it without a direction"),
+        (lambda: Ablate("L1.mlp", direction=[0.0, 0.0]), "an Ablate is zero; it needs a length"),
         (lambda: Patch("L1.N2", ""), "empty text"),
         (lambda: Patch("L1.N2", [-1]), "a text or a list of token ids"),
         (lambda: Patch("L1.N2", at="new"), "takes its values from prompt positions"),

@@ -182,6 +182,23 @@ def test_a_prompt_that_a_row_cannot_act_on_is_refused(view: Heard, session: pc.S
         view.mute("L9.N9")
 
 
+def test_a_row_that_ablates_along_a_direction_says_so_and_is_not_edited(
+    view: Heard, session: pc.Session
+) -> None:
+    width = session.model.anatomy.d_head
+    session.interventions = [pc.Ablate("L1.H2", "zero", direction=[1.0] * width)]
+    (row,) = view.strip()["rows"]
+    assert row["label"] == "ablate a direction in L1.H2 (zero), all positions"
+    assert (row["editable"], row["op"]) == (False, "ablate")
+    reply = view.ask("edit", key=row["key"], op="set")
+    assert (reply["ok"], reply["field"]) == (False, "op")
+    assert "ablates along a direction of its own" in reply["error"]
+    assert view.ask("edit", key=row["key"], muted=True)["ok"]
+    assert view.effects.empty
+    session.undo()
+    assert abs(view.effects.effect[0]) > 1e-6
+
+
 def test_an_encoders_rows_have_no_effects() -> None:
     view = Heard(pc.Session(tiny.model("bert"), tiny.ids(6)), "L1.N3")
     view.ask("hello")

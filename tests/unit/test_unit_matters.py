@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from patchclamp.engine.engine import Engine
+from patchclamp.engine.experiment import Experiment
 from patchclamp.engine.module_engine import DirectionAblation, ModuleEngine
-from patchclamp.engine.surroundings import Reference, input_of
+from patchclamp.engine.surroundings import Reference, Surroundings, input_of
 from patchclamp.errors import InputError, InterventionError, MetricError
+from patchclamp.interventions import Ablate
 from patchclamp.methods.massive import massive_neurons
-from patchclamp.methods.objective import Objective, objective
+from patchclamp.methods.objective import Neuron, Objective, objective
 from patchclamp.methods.unit_matters import Matter, Trial, unit_matters
 from patchclamp.models.language_model import LanguageModel
 from patchclamp.models.module_model import ModuleModel
@@ -210,24 +212,66 @@ def test_a_directions_effect_and_its_controls_equal_the_same_edits_by_hand(
         assert mean > 1e-6
 
 
-def test_of_a_heads_output_along_a_direction_the_head_is_ablated() -> None:
-    found = matters(("L1.H2", torch.ones(8)))
-    hook = objective(tiny.model("llama"), ("L1.H2", torch.ones(8))).hooks[0]
+@pytest.mark.parametrize("how", ["mean", "zero"])
+@pytest.mark.parametrize(("address", "head"), [("L1.H2", 2), ("L1.H3:k", 1)])
+def test_of_a_head_what_lies_along_the_direction_is_ablated_beside_random_directions(
+    address: str, head: int, how: str
+) -> None:
+    vector = torch.linspace(-1, 2, 8)  # heads 2 and 3 have the second keys in common
+    found = matters((address, vector), how=how)
+    hook = objective(tiny.model("llama"), (address, vector)).hooks[0]
+
+    def without(d: torch.Tensor) -> Any:
+        unit = d / d.norm()
+
+        def edit(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+            new = x.clone()
+            moved = x[..., head, :] - (mean[head] if how == "mean" else 0.0)
+            new[..., head, :] -= (moved @ unit)[..., None] * unit
+            return new
+
+        return edit
+
+    assert found.unit.address == f"{address}[direction]"
+    assert [each.address for each in found.controls] == [f"{address}[random {n}]" for n in range(5)]
+    directions = [vector, *(random_vector(8, at) for at in range(5))]
+    for one, direction in zip((found.unit, *found.controls), directions, strict=True):
+        last, mean = by_hand(hook, without(direction))
+        assert one.effect == pytest.approx(last, rel=2e-3, abs=1e-7)
+        assert one.everywhere == pytest.approx(mean, rel=2e-3, abs=1e-7)
+    assert found.unit.effect > 1e-6
+
+
+def test_of_what_a_head_writes_along_a_direction_nothing_is_left() -> None:
+    one = engine()
+    vector = torch.linspace(-1, 2, 32)
+    unit = objective(one.model, ("L1.H2", vector))
+    along = unit.terms[0].unit
+    assert isinstance(along, Neuron)
+    assert along.direction is not None
+    stack = (Ablate("L1.H2", "zero", direction=along.direction.vector),)
+    given = input_of(one.model, GIVEN)
+    texts = reference(one)
+    experiment = Experiment(one, given, stack, Surroundings(one, texts), "nothing is left")
+    left = run(one, lambda: experiment.capture(unit.hooks))
+    before = run(one, lambda: experiment.under(()).capture(unit.hooks))
+    assert unit.map({hook: value[None] for hook, value in before.items()}).abs().max() > 1e-3
+    assert unit.map({hook: value[None] for hook, value in left.items()}).abs().max() < 1e-6
+
+
+def test_two_directions_of_one_place_are_two_units() -> None:
+    one = engine()
+    both = objective(one.model, ("L2.resid_post", torch.eye(32)[0])) + objective(
+        one.model, ("L2.resid_post", torch.eye(32)[1])
+    )
+    hook = both.hooks[0]
 
     def edit(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
         new = x.clone()
-        new[..., 2, :] = mean[2]
+        new[..., :2] = 0.0
         return new
 
-    assert found.unit.effect == pytest.approx(by_hand(hook, edit)[0], rel=1e-3)
-    assert {control.address for control in found.controls} == {"L1.H0", "L1.H1", "L1.H3"}
-    assert found.note == "There are 3 other units in the layer to stand beside it, not 5."
-
-
-def test_heads_that_share_keys_are_one_unit() -> None:
-    found = matters(("L1.H2:k", torch.ones(8)))
-    assert len(found.controls) == 1  # of two key/value heads there is one other
-    assert Site.parse(found.controls[0].address).index in {0, 1}
+    assert matters(both, how="zero").unit.effect == pytest.approx(by_hand(hook, edit)[0], rel=1e-3)
 
 
 def test_all_units_of_a_sum_are_ablated_together_beside_as_many_random_ones() -> None:

@@ -266,10 +266,21 @@ class _Snippet:
                 change = f"{where} *= {factor!r}"
             case Add():
                 change = f"{where} += {self._amount(intervention, dims)}"
-            case Ablate(how="zero"):
+            case Ablate(direction=None, how="zero"):
                 change = f"{where} = 0"
-            case Ablate():
+            case Ablate(direction=None):
                 change = f"{where} = {self._reference(intervention, hook)}{take}.to(x)"
+            case Ablate(direction=tuple(vector)):
+                zero = intervention.how == "zero"
+                to = "0" if zero else f"{self._reference(intervention, hook)}{take}.to(x)"
+                named = self._constant("direction", f"torch.tensor({list(vector)}, device=device)")
+                return [
+                    f"d = {named}.to(x)",
+                    f"c = ({to} - {where}) @ d / (d @ d)  # what is missing along it",
+                    "x = x.clone()",
+                    f"{where} += c[..., None] * d",
+                    "return x",
+                ]
             case Patch():
                 other, at = self._other(intervention, site, rows, hook)
                 picked = f"[{_rows_beside(at, indices)}{unit}]"
@@ -657,6 +668,7 @@ def _title(intervention: Intervention, site: Site, indices: list[int]) -> str:
             what = "plus an amount for each position"
         case Ablate(how=how):
             what = {"mean": "set to its mean", "zero": "set to zero"}.get(how, "resampled")
+            what += "" if intervention.direction is None else " along a direction"
         case Patch(source="contrast"):
             what = "from the contrast input"
         case _:

@@ -319,11 +319,14 @@ class Ablate(_Unnumbered):
         how: `"mean"` puts the mean over the session's reference set there, `"zero"` nothing,
             `"resample"` its value at one random reference position.
         seed: Which position `"resample"` draws.
+        direction: Of a head or whole component, a vector in its space, of any length: only what
+            lies along it is taken away (to zero: it is projected out), the rest stays.
         muted: Kept in the list, but not applied.
     """
 
     how: Literal["mean", "zero", "resample"]
     seed: int
+    direction: Numbers | None
 
     op: ClassVar[str] = "ablate"
 
@@ -332,16 +335,26 @@ class Ablate(_Unnumbered):
         site: SiteLike,
         how: Literal["mean", "zero", "resample"] = "mean",
         seed: int = 0,
+        direction: Any = None,
         *,
         muted: bool = False,
     ) -> None:
         chosen = _choice(how, ("mean", "zero", "resample"), "how to Ablate")
         _check_seed(seed)
-        self._set(site, muted=muted, how=chosen, seed=seed)
+        vector = None if direction is None else _vector(direction, "the direction of an Ablate")
+        self._set(site, muted=muted, how=chosen, seed=seed, direction=vector)
+        if vector is not None:
+            if _kinds(self.site) & SCALARS:
+                raise InterventionError(
+                    f"{self.site} is one number; Ablate it without a direction."
+                )
+            if not any(vector):
+                raise InterventionError("the direction of an Ablate is zero; it needs a length.")
 
     def __repr__(self) -> str:
         seed = [f"seed={self.seed}"] if self.seed else []
-        return self._repr(f"how={self.how!r}", *seed)
+        along = [] if self.direction is None else [f"direction={_literal(self.direction)}"]
+        return self._repr(f"how={self.how!r}", *seed, *along)
 
 
 @dataclass(frozen=True, init=False, repr=False)

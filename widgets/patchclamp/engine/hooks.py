@@ -413,7 +413,7 @@ def _vectors(intervention: Intervention) -> list[tuple[Numbers, str]]:
     found: list[tuple[Numbers, str]] = []
     if isinstance(intervention, Clamp) and isinstance(intervention.value, tuple):
         found.append((intervention.value, "the value"))
-    if isinstance(intervention, Add) and intervention.direction is not None:
+    if isinstance(intervention, Add | Ablate) and intervention.direction is not None:
         found.append((intervention.direction, "the direction"))
     return found
 
@@ -553,7 +553,7 @@ def _add(intervention: Add, anatomy: Anatomy, lookup: Lookup) -> list[Step]:
 def _ablate(intervention: Ablate, anatomy: Anatomy, lookup: Lookup) -> list[Step]:
     def edit(site: Site, place: _Place) -> _Edit:
         if intervention.how == "zero":
-            return lambda value, _at, _frame: torch.zeros_like(value)
+            return along(torch.zeros_like)
 
         def fetch(hook: str) -> Tensor:
             if intervention.how == "mean":
@@ -561,7 +561,20 @@ def _ablate(intervention: Ablate, anatomy: Anatomy, lookup: Lookup) -> list[Step
             return lookup.resample(hook, intervention.seed)
 
         target = _fetch(site, place, fetch, anatomy, lookup)
-        return lambda value, _at, _frame: target.to(value).expand(value.shape)
+        return along(lambda value: target.to(value).expand(value.shape))
+
+    def along(target: Callable[[Tensor], Tensor]) -> _Edit:
+        """The whole value becomes the target, or only what lies along the direction does."""
+        if intervention.direction is None:
+            return lambda value, _at, _frame: target(value)
+        d = torch.tensor(intervention.direction, dtype=torch.float64)
+        dual = d / (d @ d)
+
+        def change(value: Tensor, _at: list[int], _frame: Frame) -> Tensor:
+            moved = (target(value) - value) @ dual.to(value)
+            return value + moved[..., None] * d.to(value)
+
+        return change
 
     return _value_steps(intervention, anatomy, lookup, edit)
 

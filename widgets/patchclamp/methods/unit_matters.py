@@ -13,8 +13,8 @@ measured by the relative change of its output, |ablated - as it is| / |as it is|
 The unit is every unit of the objective: of a neuron or channel itself; of a direction d of a layer
 or among a part's channels the coefficient c = (x . d) / (d . d) of what is there, at every position
 or place (ablated to zero, d is projected out: x - c d), beside random directions of the same layer,
-drawn evenly from all there are; of a head's output along a direction the whole head. A logit of a
-language model is what is predicted, and a Python function is no unit: both are refused.
+part or head, drawn evenly from all there are. A logit of a language model is what is predicted, and
+a Python function is no unit: both are refused.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from patchclamp.engine.module_engine import ModuleEngine
     from patchclamp.methods.objective import Objective
     from patchclamp.models.anatomy import Anatomy
+    from patchclamp.sites import Kind
 
     ShouldStop = Callable[[], bool]
 
@@ -219,15 +220,12 @@ class _Target:
             return Ablate(self.site, how)
         return DirectionAblation(self.site, self.vector, how)
 
-    def ablation(self, how: How, directions: dict[str, Tensor]) -> Ablate:
-        """Return the intervention, and define the direction that it names."""
-        if self.vector is None:
-            return Ablate(self.site, how)
-        name = f"unit_matters {len(directions)}"
-        directions[name] = torch.tensor(self.vector)
-        home = self.site.component if self.site.kind == "direction" else self.site.kind
-        layer = None if home == "embed" else self.site.layer
-        return Ablate(Site("direction", layer, name=name, component=home), how)
+    def in_language_model(self, how: How) -> Ablate:
+        """Return the intervention of a neuron, or of a direction of a head or a component."""
+        site = self.site
+        if site.kind == "direction" and site.component is not None:
+            site = Site(cast("Kind", site.component), site.layer)
+        return Ablate(site, how, direction=self.vector)
 
 
 # --- of a language model --------------------------------------------------------------------------
@@ -243,8 +241,7 @@ def _of_language_model(
     model = engine.model
     ids = model.to_ids(given) if isinstance(given, str) else model.check_ids(given)
     one = input_of(model, ids)
-    targets = [_target(term.unit) for term in objective.terms]
-    targets = list({target.text: target for target in targets}.values())
+    targets = list(dict.fromkeys(_target(term.unit) for term in objective.terms))
     reference = cast("Reference | None", trial.reference)
     if reference is None:
         reference = Reference(engine, reference_inputs(model, None) or (one,))
@@ -254,12 +251,9 @@ def _of_language_model(
         for at, target in enumerate(targets)
     ]
     sets = [tuple(targets), *zip(*drawn, strict=False)]  # as many as the smallest layer has
-    directions: dict[str, Tensor] = {}
-    stacks = [tuple(target.ablation(trial.how, directions) for target in chosen) for chosen in sets]
-    vectors = tuple(target.vector for chosen in sets for target in chosen)
-    surroundings = Surroundings(engine, reference, directions=directions)
-    context = ("unit_matters", reference.inputs, vectors)
-    experiment = Experiment(engine, one, (), surroundings, context)
+    stacks = [tuple(target.in_language_model(trial.how) for target in chosen) for chosen in sets]
+    surroundings = Surroundings(engine, reference)
+    experiment = Experiment(engine, one, (), surroundings, ("unit_matters", reference.inputs))
     values = engine.capture_many([one], objective.hooks, should_stop=should_stop)[0]
     activation = objective.value(
         {hook: value[None] for hook, value in values.items()}, start=int(one.has_bos)
@@ -296,9 +290,8 @@ def _target(unit: object) -> _Target:
     if refusal or not isinstance(unit, Neuron):
         raise InputError(refusal)
     site = unit.site.at(EVERYWHERE)
-    if site.kind in {"neuron", "head"}:
+    if unit.direction is None:
         return _Target(site.address, site)
-    assert unit.direction is not None  # noqa: S101 (what is no neuron and no head has one)
     return _Target(unit.text, site, unit.direction.vector)
 
 
@@ -310,23 +303,17 @@ def _others(
     count: int,
     seed: int,
 ) -> list[_Target]:
-    """Draw random units of the same layer and kind."""
+    """Draw random neurons of the same layer, or directions of the same home."""
     site = target.site
     if target.vector is not None:
         return _random_directions(target, site.address.partition("[")[0], count, seed)
-    if site.kind == "neuron":
-        free = list(range(anatomy.n_neurons(site.layer or 0)))
-        taken = {index for layer, index in massive if layer == site.layer}
-    else:
-        # Heads may have their keys and values in common: of each of these one head.
-        shared = site.part in {"k", "v"}
-        own = {anatomy.kv_head(head) if shared else head: head for head in range(anatomy.n_heads)}
-        free, taken = sorted(own.values()), set()
-        if shared:
-            of = {other.site.index or 0 for other in targets if other.site.layer == site.layer}
-            taken = {own[anatomy.kv_head(head)] for head in of}
-    taken |= {other.site.index or 0 for other in targets if other.site.layer == site.layer}
-    free = [index for index in free if index not in taken]
+    taken = {index for layer, index in massive if layer == site.layer}
+    taken |= {
+        other.site.index or 0
+        for other in targets
+        if other.vector is None and other.site.layer == site.layer
+    }
+    free = [index for index in range(anatomy.n_neurons(site.layer or 0)) if index not in taken]
     chosen = _drawn(site, free, count, seed)
     return [_Target(other.address, other) for other in chosen]
 

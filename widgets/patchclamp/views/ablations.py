@@ -30,10 +30,13 @@ def made(site: Site, how: Replacement) -> Intervention:
 
 
 def is_ablation(intervention: Intervention) -> bool:
-    """Whether an intervention puts something else in a component's place, muted or not."""
+    """Whether an intervention puts something else in a component's place, muted or not.
+
+    One along a direction leaves the rest of it.
+    """
     if isinstance(intervention, Patch):
         return intervention.source == "contrast" and intervention.at is None
-    return isinstance(intervention, Ablate)
+    return isinstance(intervention, Ablate) and intervention.direction is None
 
 
 def ablated(stack: Iterable[Intervention], anatomy: "Anatomy") -> list[Site]:

@@ -85,7 +85,9 @@ def is_editable(intervention: Intervention) -> bool:
     """Whether this view has the controls for it."""
     if type(intervention) not in OPERATIONS:
         return False
-    return isinstance(intervention, Ablate) or isinstance(intervention.value, float)
+    if isinstance(intervention, Ablate):
+        return intervention.direction is None
+    return isinstance(intervention.value, float)
 
 
 def row(key: int, intervention: Intervention, measured: Measured | None, span: Range | None) -> Row:
@@ -134,6 +136,8 @@ def _said(intervention: Intervention, site: str) -> str:
             source = intervention.source
             return f"patch {site} from {source if source == 'contrast' else 'another run'}"
         case Ablate() | Knockout() | Cut():
+            if getattr(intervention, "direction", None) is not None:
+                site = f"a direction in {site}"
             return f"{_VERBS[type(intervention)]} {site} ({intervention.how})"
         case _:
             return f"{intervention.op} {site}"
@@ -246,10 +250,11 @@ def edited(old: Intervention, edit: Edit, measured: Measured | None) -> Interven
             new = new.replace(site=new.site.at(edit.positions))
     if edit.op is not None and edit.op != operation(old):
         with _about("op"):
-            if isinstance(old, Add) and old.direction is not None:
+            if isinstance(old, Add | Ablate) and old.direction is not None:
+                does = "adds" if isinstance(old, Add) else "ablates"
                 raise InterventionError(
-                    "This row adds along a direction of its own, which only adding knows; name "
-                    "the direction (session.define) to set or scale it."
+                    f"This row {does} along a direction of its own, which no other operation "
+                    "takes; name the direction (session.define) to do more with it."
                 )
             if not is_editable(old):
                 raise InterventionError(f"This view cannot make something else of {old!r}.")
