@@ -9,7 +9,16 @@ import { segments } from "./segments";
 export type PictureChange = Partial<
   Pick<
     ClimbOptions,
-    "steps" | "seed" | "parameterization" | "transforms" | "rate" | "l2" | "tv" | "blur" | "start"
+    | "steps"
+    | "seed"
+    | "parameterization"
+    | "transforms"
+    | "decay"
+    | "rate"
+    | "l2"
+    | "tv"
+    | "blur"
+    | "start"
   > & { size: number }
 >;
 /** And of prompts; null is no limit of time. */
@@ -41,6 +50,12 @@ interface Spec {
 const PICTURES: readonly (Spec & { name: keyof PictureChange })[] = [
   { name: "steps", label: "steps", title: "Steps of the optimiser", whole: true },
   { name: "size", label: "size", title: "Height and width, in pixels", whole: true },
+  {
+    name: "decay",
+    label: "decay",
+    title: "How fast the weight of a frequency f falls: 1 is 1/f; more makes coarse shapes easier",
+    whole: false,
+  },
   { name: "rate", label: "rate", title: "Learning rate of Adam", whole: false },
   { name: "l2", label: "L2", title: "Penalty on the squared distance from grey", whole: false },
   { name: "tv", label: "TV", title: "Penalty on differences between neighbours", whole: false },
@@ -141,7 +156,7 @@ export function optionsPanel(signal: AbortSignal, actions: OptionsActions): Opti
       {
         value: "fourier",
         label: "Fourier",
-        title: "Frequencies scaled by 1/f, colours decorrelated",
+        title: "Frequencies scaled by 1/f^decay, colours decorrelated",
       },
       { value: "pixel", label: "pixels", title: "Each pixel by itself, for comparison" },
     ],
@@ -157,19 +172,31 @@ export function optionsPanel(signal: AbortSignal, actions: OptionsActions): Opti
     (value) => send({ start: value as ClimbOptions["start"] }),
     signal,
   );
-  const transforms = h("input", { type: "checkbox", "data-live": true });
-  transforms.addEventListener("change", () => send({ transforms: transforms.checked }), { signal });
+  const transforms = select(
+    [
+      ["crops", "crops under noise"],
+      ["lucid", "a little, as Lucid"],
+      ["none", "none"],
+    ],
+    {
+      "aria-label": "Transformations: how the picture is moved before each step",
+      "data-live": true,
+    },
+    (value) => send({ transforms: value as ClimbOptions["transforms"] }),
+    signal,
+  );
+  const moves = h(
+    "label",
+    { class: "pc-field", title: "How the picture is moved before each step" },
+    "transformations",
+    transforms,
+  );
   const ofPictures = h(
     "div",
     { class: "pc-line" },
     ...pictures.slice(0, 2).map((each) => each.element),
     parameterization.element,
-    h(
-      "label",
-      { class: "pc-check", title: "Jittered, scaled and rotated a little before each step" },
-      transforms,
-      "transformations",
-    ),
+    moves,
     h("label", { class: "pc-field" }, "start from", start),
     ...pictures.slice(2).map((each) => each.element),
   );
@@ -200,19 +227,22 @@ export function optionsPanel(signal: AbortSignal, actions: OptionsActions): Opti
       set(ofPictures, { hidden: options === null });
       set(ofPrompts, { hidden: dreaming === null });
       if (options !== null) {
+        const image = next.family === "image";
         for (const { input, element: label, spec } of pictures) {
           const value = options[spec.name as keyof ClimbOptions] as number | null;
           fill(input, value);
-          set(label, { hidden: spec.name === "size" && options.size === null });
+          const missing =
+            (spec.name === "size" && options.size === null) ||
+            (spec.name === "decay" && (!image || options.parameterization !== "fourier"));
+          set(label, { hidden: missing });
           if (spec.name === "size") {
             set(label, { title: `${spec.title}; at least ${options.smallest}` });
           }
         }
-        const image = next.family === "image";
         set(parameterization.element, { hidden: !image });
         parameterization.update(options.parameterization);
-        transforms.checked = options.transforms;
-        set(transforms.parentElement as Element, { hidden: !image });
+        transforms.value = options.transforms;
+        set(moves, { hidden: !image });
         start.value = options.start;
         fill(seed.input, options.seed);
       }

@@ -726,9 +726,13 @@ export interface Options {
   seed?: number | null;
   parameterization?: ("fourier" | "pixel") | null;
   /**
-   * Whether the picture is jittered, scaled and rotated before each step.
+   * How the picture is moved before each step: crops under noise, or a little as in Lucid.
    */
-  transforms?: boolean | null;
+  transforms?: ("crops" | "lucid" | "none") | null;
+  /**
+   * How fast the weight of a frequency falls; 1 is 1/f.
+   */
+  decay?: number | null;
   rate?: number | null;
   l2?: number | null;
   tv?: number | null;
@@ -1883,7 +1887,8 @@ export interface ClimbOptions {
   smallest: number;
   seed: number;
   parameterization: "fourier" | "pixel";
-  transforms: boolean;
+  transforms: "crops" | "lucid" | "none";
+  decay: number;
   rate: number;
   l2: number;
   tv: number;

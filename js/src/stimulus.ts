@@ -37,6 +37,7 @@ const LINES: readonly (readonly [light: Rgb, dark: Rgb])[] = [
 ];
 
 const STEPS = 256; // colours of a raster
+const MANY = 64; // pixels of a side, from which on a picture is smooth
 
 /** `small` draws no axes: beside many others. `label` is what the picture is called. */
 export function stimulusView(parent: AbortSignal, label: string, small: boolean): StimulusView {
@@ -65,17 +66,21 @@ export function stimulusView(parent: AbortSignal, label: string, small: boolean)
     else drawRaster(picture);
   };
 
-  /** A size in whole multiples of its pixels, or a reduction of them. */
+  /**
+   * A picture of few pixels in whole multiples of them, so that each can be seen; one of many as
+   * large as there is room, smooth, since edges of pixels are no part of what it shows.
+   */
   const arrange = () => {
     if (picture === null || picture.renderer !== "image") return;
     const { width, height } = picture;
     const scale = globalThis.devicePixelRatio || 1;
-    const box = element.getBoundingClientRect();
-    if (box.width < 1) return;
-    const room = Math.min(box.width / width, box.height / height);
+    const { clientWidth, clientHeight } = element; // within its border
+    if (clientWidth < 1) return;
+    const room = Math.min(clientWidth / width, clientHeight / height);
     const times = Math.floor(room * scale);
-    const size = times >= 1 && !small ? times / scale : room;
-    set(canvas, { "data-reduced": room * scale < 1 });
+    const smooth = Math.min(width, height) >= MANY || room * scale < 1;
+    const size = times >= 1 && !small && !smooth ? times / scale : room;
+    set(canvas, { "data-smooth": smooth });
     const wide = `${width * size}px`;
     const tall = `${height * size}px`;
     if (canvas.style.width !== wide) canvas.style.width = wide;

@@ -106,12 +106,22 @@ test("an image of one channel is grey, from its lowest to its highest value", as
   expect(painted(root)).toEqual(Array.from(grey).flatMap((value) => [value, value, value]));
 });
 
-test("a picture is shown in whole multiples of its pixels", async () => {
+test("a picture of few pixels is shown in whole multiples of them", async () => {
   const { root } = await ready({ side: 48, climbed: true });
   const { width } = canvasOf(root).getBoundingClientRect();
   const scale = width * devicePixelRatio;
   expect(scale % 48).toBeCloseTo(0, 3);
   expect(getComputedStyle(canvasOf(root)).imageRendering).toBe("pixelated");
+});
+
+test("a picture of many pixels is smooth and as large as its box", async () => {
+  const { root } = await ready({ side: 72, climbed: true });
+  const canvas = canvasOf(root);
+  const { width, height } = canvas.getBoundingClientRect();
+  const box = canvas.parentElement as HTMLElement;
+  expect(width).toBeCloseTo(height, 3);
+  expect(Math.max(width - box.clientWidth, height - box.clientHeight)).toBeCloseTo(0, 0);
+  expect(getComputedStyle(canvas).imageRendering).toBe("auto");
 });
 
 test("pictures of a saved page that are files are painted too", async () => {

@@ -1,12 +1,13 @@
 """Steps of feature visualization, against a bare PyTorch loop and against Lucent itself.
 
-EfficientNet-Lite0, a picture of 128 x 128, Fourier parameterisation, decorrelated colours, Lucid's
-transformations, Adam. Everything is timed in turns, on as many threads as torch takes.
+EfficientNet-Lite0, a picture of 128 x 128, Fourier parameterisation, decorrelated colours, crops
+under noise (against Lucent its own transformations), Adam. Everything is timed in turns, on as many
+threads as torch takes.
 
 - *While the view streams frames*: an `ActivationMaximizer` that has a page, climbing a logit from
   its start to its end, with everything that it sends. Beside it a loop that a user would write by
-  hand, on the same network with frozen weights, with all transformations as one sampling, as ours
-  has them: nothing hooked, nothing kept, nothing shown.
+  hand, on the same network with frozen weights, with the same crops and noise: nothing hooked,
+  nothing kept, nothing shown.
 - *Only the layers up to the unit*: a channel at a third of the depth. Beside it the same loop with
   a hook on the channel's part, which runs the whole network in each step.
 - *Lucent's published recipe*, run by Lucent (``lucent_itself``): its transformations one after the
@@ -29,6 +30,7 @@ from torch.nn import functional
 from patchclamp import ActivationMaximizer, load
 from patchclamp.methods.feature_visualization import Climb, Optimization, run
 from patchclamp.methods.objective import objective
+from patchclamp.methods.transformations import Crops
 from tests.benchmarks.lucent_itself import Lucent, LucentFailedError
 from tests.benchmarks.measure import faster, in_turns
 
@@ -100,7 +102,8 @@ def beside_lucent(model: ModuleModel, rounds: int) -> Iterator[Figure | str]:
 def _against(
     lucent: Lucent, enlarged: int, wanted: float, model: ModuleModel, path: str, rounds: int
 ) -> Figure:
-    ours = Optimization(model, objective(model, f"{path}:c{CHANNEL}"), Climb(size=SIZE))
+    how = Climb(size=SIZE, transforms="lucid", decay=1)
+    ours = Optimization(model, objective(model, f"{path}:c{CHANNEL}"), how)
     steps = STEPS // 4
     ways: dict[str, Callable[[float], object]] = {
         "lucent": lambda _: lucent.climb(steps, enlarged),
@@ -133,7 +136,8 @@ class BareLoop:
     def _climb(self, steps: int) -> Tensor:
         torch.manual_seed(0)
         down, across = torch.fft.fftfreq(SIZE)[:, None], torch.fft.rfftfreq(SIZE)[None]
-        scale = 1 / torch.hypot(down, across).clamp_min(1 / SIZE) / 4
+        f = torch.hypot(down, across).clamp_min(1 / SIZE)
+        scale = (16 * f) ** (1 - Climb().decay) / f / 4
         root = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]])
         colours = root / root.norm(dim=0).max()
         spectrum = (0.01 * torch.randn(1, 3, *scale.shape, 2)).requires_grad_()
@@ -155,18 +159,19 @@ class BareLoop:
 
     @staticmethod
     def _moved(image: Tensor) -> Tensor:
-        """Pad by 12, jitter by 8, scale, rotate and jitter by 4, as one affine sampling."""
-        size = SIZE + 12
-        factor = 0.9 + 0.02 * torch.randint(11, ())
-        turn = torch.randint(26, ())
-        angle = torch.where(turn < 21, turn - 10, 0) * (math.pi / 180)
-        first, second = torch.randint(9, (2,)) - 4, torch.randint(5, (2,)) - 2
-        cos, sin = angle.cos() / factor, angle.sin() / factor
+        """Show a square of the image, turned, under noise."""
+        crops = Crops()
+        low, high = crops.shares
+        share = low + (high - low) * torch.rand(())
+        angle = (2 * torch.rand(()) - 1) * (crops.angle * math.pi / 180)
+        room = (1 - share).abs() / 2 + crops.beyond
+        shift = (crops.centre * torch.randn(2)).clamp(-room, room)[:, None] * 2
+        cos, sin = angle.cos() * share, angle.sin() * share
         linear = torch.stack([torch.stack([cos, sin]), torch.stack([-sin, cos])])
-        shift = (linear @ second.float() + first)[:, None] * 2 / SIZE
-        theta = torch.cat([linear * size / SIZE, shift], 1)[None]
-        grid = functional.affine_grid(theta, [1, 3, size, size], align_corners=False)
-        return functional.grid_sample(image - 0.5, grid, align_corners=False) + 0.5
+        theta = torch.cat([linear, shift], 1)[None]
+        grid = functional.affine_grid(theta, [1, 3, SIZE, SIZE], align_corners=False)
+        seen = functional.grid_sample(image - 0.5, grid, align_corners=False) + 0.5
+        return seen + crops.noise * torch.rand(()) * torch.randn_like(seen)
 
 
 class Watched(ActivationMaximizer):

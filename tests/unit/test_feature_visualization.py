@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 from collections import OrderedDict
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -19,7 +19,8 @@ from patchclamp.methods import regularizers
 from patchclamp.methods.feature_visualization import Climb, Optimization, run
 from patchclamp.methods.frames import Curve, History
 from patchclamp.methods.leaky_gradient import LeakyGradient
-from patchclamp.methods.objective import objective
+from patchclamp.methods.objective import Objective, objective
+from patchclamp.methods.transformations import Name
 from patchclamp.models.module_model import ModuleModel
 from patchclamp.models.stimulus import Stimulus
 
@@ -83,7 +84,7 @@ def test_a_linear_filter_is_found_where_it_stands(parameterization: str) -> None
     net.conv.weight.data[0] = weights
     model = ModuleModel(net, Stimulus((3, 12, 12)))
     made = climbed(
-        model, "conv:c0", 200, parameterization=parameterization, transforms=False, rate=0.2
+        model, "conv:c0", 400, parameterization=parameterization, transforms="none", rate=0.2
     )
     agree = (made.best.frame[0] > 0.5) == (weights > 0)
     assert float(agree.float().mean()) > 0.9
@@ -181,6 +182,27 @@ def test_an_interrupt_keeps_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(made.frame(), climbed(model, "second:c2", 30).frame())
 
 
+def test_what_the_model_sees_is_a_crop_under_noise_a_moved_image_or_the_image_itself() -> None:
+    net = named(eye=nn.Identity(), conv=nn.Conv2d(3, 2, 5))
+    model = ModuleModel(net, PICTURE, name="small")
+    seen: dict[str, torch.Tensor] = {}
+    for transforms in get_args(Name):
+
+        def taken(values: dict[str, torch.Tensor], name: str = transforms) -> torch.Tensor:
+            seen[name] = values["eye"].detach()
+            return values["conv"].mean((1, 2, 3))
+
+        what = Objective.of_function(taken, paths=("eye", "conv"))
+        made = Optimization(model, what, Climb(size=24, transforms=transforms, batch=2))
+        made.step()
+    assert torch.equal(seen["none"], made.frame())
+    rough = {name: float(x.diff(dim=3).abs().mean()) for name, x in seen.items()}
+    assert rough["crops"] > 5 * max(rough["lucid"], rough["none"])
+    # Every image of a batch has noise of its own strength.
+    strengths = seen["crops"].diff(dim=3).flatten(1).std(1)
+    assert abs(float(strengths[0] / strengths[1]) - 1) > 0.05
+
+
 # What is maximised -------------------------------------------------------------------------------
 
 
@@ -232,7 +254,7 @@ def test_diversity_makes_the_pictures_of_a_batch_differ() -> None:
     model = small_net()
     alike = []
     for weight in (0.0, 2.0):
-        made = climbed(model, "second:c2", 80, batch=3, diversity=weight)
+        made = climbed(model, "second:c2", 80, batch=3, transforms="lucid", diversity=weight)
         values = ModuleEngine.of(model).run(made.frame(), ["second"]).values["second"]
         alike.append(float(regularizers.sameness(values).mean()))
     assert alike[1] < alike[0] - 0.1
@@ -319,7 +341,7 @@ def test_a_unit_that_is_dead_at_the_start_is_brought_to_life(unit: str) -> None:
     model = shut_net()
     wanted = objective(model, unit)
     # Plain ascent on the same start: value and gradient are 0, and stay so.
-    made = Optimization(model, wanted, Climb(steps=150, transforms=False))
+    made = Optimization(model, wanted, Climb(steps=150, transforms="none"))
     x = made.frame().clone().requires_grad_()
     plain = torch.optim.Adam([x], lr=0.05)
     for _ in range(150):
@@ -341,7 +363,7 @@ def test_a_unit_that_is_dead_at_the_start_is_brought_to_life(unit: str) -> None:
 def test_where_the_leaky_gradient_does_not_lead_another_start_is_taken() -> None:
     # A threshold that is no rectifier that is known: only contrast gets over it.
     model = shut_net(activation=nn.Threshold(0, 0))
-    made = climbed(model, "relu:c1", 30, transforms=False)
+    made = climbed(model, "relu:c1", 30, transforms="none")
     assert made.curve[-1] > made.curve[0] >= 0
     assert made.note is not None
     assert "other starts" in made.note
@@ -364,10 +386,13 @@ def test_a_batch_in_which_some_are_dead_lets_the_others_climb_as_they_would() ->
     starts = torch.full((2, 3, 24, 24), 0.5)
     starts[1] += 0.45 * shut.weight[1].detach().sign().repeat(1, 5, 5)[:, :24, :24]
     made = Optimization(
-        model, objective(model, "relu:c1"), Climb(steps=20, batch=2, transforms=False), start=starts
+        model,
+        objective(model, "relu:c1"),
+        Climb(steps=20, batch=2, transforms="none"),
+        start=starts,
     )
     alone = Optimization(
-        model, objective(model, "relu:c1"), Climb(steps=20, transforms=False), start=starts[1]
+        model, objective(model, "relu:c1"), Climb(steps=20, transforms="none"), start=starts[1]
     )
     first = made.step()
     assert first.values[0] == 0 < first.values[1]
@@ -461,7 +486,7 @@ def test_a_size_that_the_network_cannot_take_is_said() -> None:
         Optimization(model, objective(model, "second:c2"), Climb(size=4))
     net = named(conv=nn.Conv2d(3, 2, 3), flat=nn.Flatten(1), out=nn.Linear(2 * 22 * 22, 3))
     fussy = ModuleModel(net, Stimulus((3, None, None), size=24))
-    made = Optimization(fussy, objective(fussy, "out:c1"), Climb(size=30, transforms=False))
+    made = Optimization(fussy, objective(fussy, "out:c1"), Climb(size=30, transforms="none"))
     with pytest.raises(InputError, match="does not take a batch of the shape"):
         made.step()
 
@@ -476,7 +501,9 @@ def test_a_size_that_the_network_cannot_take_is_said() -> None:
         ({"rate": 0.0}, "rate is a number that is positive"),
         ({"tv": -1.0}, "tv is a number that is 0 or more"),
         ({"l2": math.nan}, "l2 is a number"),
+        ({"decay": math.nan}, "decay is a number"),
         ({"parameterization": "wavelet"}, "fourier or pixel"),
+        ({"transforms": True}, "moved as crops, lucid, none, not True"),
     ],
 )
 def test_a_climb_says_what_is_wrong_with_it(how: dict[str, Any], says: str) -> None:
@@ -535,7 +562,7 @@ def test_memory_does_not_grow_with_steps_beyond_the_budget() -> None:
     model = ModuleModel(named(conv=nn.Conv2d(3, 1, 1)), Stimulus((3, 64, 64)))
     budget = 40 * 3 * 64 * 64
     made = Optimization(
-        model, objective(model, "conv:c0"), Climb(steps=10**6, transforms=False), budget=budget
+        model, objective(model, "conv:c0"), Climb(steps=10**6, transforms="none"), budget=budget
     )
 
     def after(steps: int) -> int:
@@ -568,7 +595,7 @@ def test_a_long_curve_is_thinned_evenly() -> None:
 
 def test_what_a_step_says_is_the_value_of_its_frame() -> None:
     model = small_net()
-    made = Optimization(model, objective(model, "second:c2"), Climb(steps=9, transforms=False))
+    made = Optimization(model, objective(model, "second:c2"), Climb(steps=9, transforms="none"))
     engine = ModuleEngine.of(model)
     for step in run(made):
         seen = engine.run(made.frame(), ["second"]).values["second"][:, 2].mean((1, 2))

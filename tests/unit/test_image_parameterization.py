@@ -35,6 +35,18 @@ def test_a_start_in_waves_is_one_over_f_noise_and_one_in_pixels_is_white() -> No
     assert slope_of_spectrum(pixels.mean(1)) == pytest.approx(0, abs=0.05)
 
 
+def test_a_faster_decay_steepens_the_spectrum_about_a_wave_of_16_pixels() -> None:
+    shape = (1, 128, 128)
+    plain, steep = (
+        Fourier(PICTURE, shape, 24, generator(), decay=decay).stimuli().detach()
+        for decay in (1, 1.5)
+    )
+    assert slope_of_spectrum(steep[:, 0]) == pytest.approx(-1.5, abs=0.05)
+    at = tuple(frequencies(128, 128).sub(1 / 16).abs().flatten().argmin(0, keepdim=True))
+    of = [torch.fft.rfft2(x[:, 0] - 0.5).abs().mean(0).flatten()[at] for x in (plain, steep)]
+    assert float(of[1] / of[0]) == pytest.approx(1, rel=0.05)
+
+
 def test_colours_covary_as_published_and_in_pixels_not_at_all() -> None:
     C = colour_matrix()
     assert float(C.norm(dim=0).max()) == pytest.approx(1)

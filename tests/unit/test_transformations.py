@@ -1,4 +1,4 @@
-"""Images are shifted, scaled and turned in the published sizes, by one differentiable sampling."""
+"""Images are shifted, scaled and turned, or seen in crops, by one differentiable sampling."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from patchclamp.methods.transformations import Transformations, moved
+from patchclamp.methods.transformations import Crops, Lucid, moved
 
-PUBLISHED = Transformations()
+PUBLISHED = Lucid()
 
 
 def images(batch: int = 1, height: int = 12, width: int = 12) -> torch.Tensor:
@@ -89,6 +89,42 @@ def test_small_images_are_moved_in_proportion() -> None:
     assert PUBLISHED.for_size(224) == PUBLISHED
     shift = small.matrices(500, torch.Generator().manual_seed(0))[:, :, 2]
     assert float(shift.abs().max()) <= 1
+
+
+def test_crops_are_of_many_sizes_near_the_middle_and_hardly_beyond_the_image() -> None:
+    height, width = 96, 128
+    drawn = Crops().matrices(20_000, height, width, torch.Generator().manual_seed(0)).double()
+    linear, shift = drawn[:, :, :2], drawn[:, :, 2] / torch.tensor([width, height])
+    shares = linear.det().sqrt()
+    angles = torch.atan2(linear[:, 0, 1], linear[:, 0, 0]).rad2deg()
+    assert 0.4 <= float(shares.min()) < 0.41
+    assert 1.19 < float(shares.max()) <= 1.2 + 1e-6
+    assert float(shares.mean()) == pytest.approx(0.8, abs=0.01)
+    assert 14.8 < float(angles.abs().max()) <= 15 + 1e-4
+    # An upright square ends at most a twentieth of the side beyond an edge, unless it is larger.
+    reach = shift.abs().amax(1) + shares / 2
+    assert float((reach - (0.55 + (shares - 1).clamp_min(0))).max()) < 1e-6
+    small = shares < 0.6
+    assert float(shift[small].std()) == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_crop_fills_the_window() -> None:
+    x = images(height=16, width=24)
+    half = Crops(shares=(0.5, 0.5), centre=0, angle=0)
+    drawn = half.matrices(1, 16, 24, torch.Generator().manual_seed(0))
+    middle = x[:, :, 4:12, 6:18]
+    wanted = torch.nn.functional.interpolate(middle, scale_factor=2, mode="bilinear")
+    # At its edge the neighbours mix in.
+    assert torch.allclose(
+        moved(x, drawn, (16, 24))[..., 1:-1, 1:-1], wanted[..., 1:-1, 1:-1], atol=1e-5
+    )
+
+
+def test_every_crop_is_another_and_the_seed_says_which() -> None:
+    drawn = [Crops().matrices(4, 20, 30, torch.Generator().manual_seed(s)) for s in (3, 3, 4)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert len(drawn[0].unique(dim=0)) == 4
 
 
 def test_the_gradient_goes_back_to_where_a_pixel_was() -> None:

@@ -32,7 +32,9 @@ class Drawing:
         size: of every free dimension of the stimulus; None for the declared one.
         seed: of the start and of the transformations.
         parameterization: "fourier" or "pixel".
-        transforms: whether the picture is jittered, scaled and rotated before each step.
+        transforms: how a picture is moved before each step: "crops" shows squares of many sizes
+            under noise, "lucid" jitters, scales and turns it a little, "none" leaves it.
+        decay: how fast the weight of a frequency falls; 1 is 1 / f. Of "fourier".
         rate: of Adam.
         l2: how much the squared distance from the middle of the range costs.
         tv: how much total variation costs.
@@ -45,7 +47,8 @@ class Drawing:
     size: int | None = None
     seed: int = 0
     parameterization: Literal["fourier", "pixel"] = "fourier"
-    transforms: bool = True
+    transforms: Literal["crops", "lucid", "none"] = "crops"
+    decay: float = 1.25
     rate: float = 0.05
     l2: float = 0.0
     tv: float = 0.0
@@ -65,6 +68,7 @@ class Drawing:
             seed=self.seed,
             parameterization=self.parameterization,
             transforms=self.transforms,
+            decay=self.decay,
             rate=self.rate,
             l2=self.l2,
             tv=self.tv,

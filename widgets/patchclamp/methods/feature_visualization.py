@@ -11,8 +11,11 @@ tenth of the value for each unit of its term, whatever the scale of the unit. An
 waves of uncorrelated colours (``image_parameterization``), everything else as its own numbers.
 
 Source: Olah, Mordvintsev and Schubert, "Feature Visualization" (Distill, 2017): the
-parameterisation, the transformations, Adam with a rate of 0.05, and diversity, in the sizes that
-were published with it.
+parameterisation, Adam with a rate of 0.05, and diversity, in the sizes that were published with it.
+Two defaults are others, because with the published ones pictures of newer networks are mostly fine
+pattern: images are seen in *crops* of many sizes under noise (``transformations``), and the weight
+of a frequency falls faster than 1 / f (``image_parameterization``). The published recipe is
+``Climb(transforms="lucid", decay=1)``.
 
 *Dead starts.* A unit whose value is flat where the ascent starts (a ReLU or ReLU6 that is shut at
 every place) has a gradient of exactly 0, and plain ascent would never leave its grey start. This
@@ -32,7 +35,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, get_args
 
 import torch
 
@@ -42,7 +45,8 @@ from patchclamp.methods import regularizers
 from patchclamp.methods.frames import BUDGET, Curve, History
 from patchclamp.methods.image_parameterization import Fourier, Name, Pixels
 from patchclamp.methods.leaky_gradient import LeakyGradient
-from patchclamp.methods.transformations import Transformations, moved
+from patchclamp.methods.transformations import Crops, Lucid, moved
+from patchclamp.methods.transformations import Name as Moves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -77,7 +81,8 @@ class Climb:
             model's stimulus says.
         seed: of the start and of how images are moved.
         parameterization: "fourier" or "pixel"; of no meaning for what is no image.
-        transforms: whether images are moved.
+        transforms: how images are moved before each step: "crops", "lucid" or "none".
+        decay: how fast the weight of a frequency falls; 1 is the published 1 / f. Of "fourier".
         rate: Adam's.
         l2: weight of the distance from the middle of the range.
         tv: weight of total variation; 1 to 3 makes pictures of classes smoother, which are still
@@ -91,7 +96,8 @@ class Climb:
     size: int | None = None
     seed: int = 0
     parameterization: Name = "fourier"
-    transforms: bool = True
+    transforms: Moves = "crops"
+    decay: float = 1.25
     rate: float = 0.05
     l2: float = 0.0
     tv: float = 0.0
@@ -111,7 +117,10 @@ class Climb:
         if self.parameterization not in {"fourier", "pixel"}:
             msg = f"An image is parameterised as fourier or pixel, not {self.parameterization!r}."
             raise InputError(msg)
-        for name in ("rate", "l2", "tv", "blur", "diversity"):
+        if self.transforms not in get_args(Moves):
+            msg = f"Images are moved as {', '.join(get_args(Moves))}, not {self.transforms!r}."
+            raise InputError(msg)
+        for name in ("rate", "decay", "l2", "tv", "blur", "diversity"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0 or (name == "rate" and value == 0):
                 wanted = "positive" if name == "rate" else "0 or more"
@@ -147,6 +156,21 @@ class Best:
     step: int
     value: float
     frame: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Move:
+    """How the images of a step are moved.
+
+    Attributes:
+        matrices: Float[batch, 2, 3], see `transformations`.
+        window: height and width of what the model sees.
+        noise: Float[batch, channel, *window], what is added to it.
+    """
+
+    matrices: Tensor
+    window: tuple[int, int]
+    noise: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,9 +242,8 @@ class Optimization:
         self._norm = norm
         self._drawn = self._parameterization(start, climb.batch)
         self._adam = torch.optim.Adam([self._drawn.values], lr=climb.rate)
-        self._transformations, self._window = self._transforms()
-        self._matrices: Tensor | None = None  # of the step that runs: a step that was stopped is
-        # taken again as it was
+        self._move: _Move | None = None  # of the step that runs: a step that was stopped is taken
+        # again as it was
         self._diverse = _textured(model, objective) if climb.diversity else None
         paths = objective.hooks if self._diverse is None else (*objective.hooks, self._diverse)
         self._paths = tuple(dict.fromkeys(paths))
@@ -296,8 +319,8 @@ class Optimization:
         """
         if self._failure is not None:
             raise ModelError(self._failure)
-        if self._matrices is None and self._transformations is not None:
-            self._matrices = self._transformations.matrices(self.climb.batch, self._generator)
+        if self._move is None:
+            self._move = self._draw_move()
         try:
             stimuli, values, gradient = self._ascent(should_stop)
         except ModelError as error:
@@ -310,7 +333,7 @@ class Optimization:
             self._fail(f"The gradient of {self.objective.text} is not finite")
         self._drawn.values.grad = gradient
         self._adam.step()
-        self._matrices = None
+        self._move = None
         self.steps += 1
         return found
 
@@ -345,15 +368,17 @@ class Optimization:
     def _slope(
         self,
         stimuli: Tensor,
-        matrices: Tensor | None,
+        move: _Move | None,
         should_stop: ShouldStop | None,
         *,
         leak: bool = False,
     ) -> _Slope:
         """Run the model up to the last part that is read, and back."""
         shown = stimuli
-        if matrices is not None:
-            shown = moved(stimuli, matrices, self._window, self.model.stimulus.middle)
+        if move is not None:
+            shown = moved(stimuli, move.matrices, move.window, self.model.stimulus.middle)
+            if move.noise is not None:
+                shown = shown + move.noise.to(shown)
         if shown.ndim == 4:  # convolutions are a tenth to a fifth faster so
             shown = shown.contiguous(memory_format=torch.channels_last)
         with LeakyGradient() if leak else nullcontext():
@@ -401,13 +426,13 @@ class Optimization:
     def _living_slope(self, should_stop: ShouldStop | None) -> _Slope:
         """Return a slope on which items that are dead get one that may bring them to life."""
         while True:
-            slope = self._slope(self._drawn.stimuli(), self._matrices, should_stop)
+            slope = self._slope(self._drawn.stimuli(), self._move, should_stop)
             dead = slope.dead
             self._live(~dead)
             leaking = dead | (self._warm > 0)
             if not bool(leaking.any()) or not bool(slope.values.isfinite().all()):
                 return slope
-            leaky = self._slope(slope.stimuli, self._matrices, should_stop, leak=True)
+            leaky = self._slope(slope.stimuli, self._move, should_stop, leak=True)
             never = dead & ~self._lived
             hopeless = never & (leaky.dead | (self._asleep >= ASLEEP))
             if not bool(hopeless.any()):
@@ -484,17 +509,25 @@ class Optimization:
         stimulus, climb = self.model.stimulus, self.climb
         image = stimulus.renderer == "image"
         if image and climb.parameterization == "fourier" and self._norm is None:
-            return Fourier(stimulus, self.shape, batch, self._generator, start)
+            return Fourier(stimulus, self.shape, batch, self._generator, start, decay=climb.decay)
         return Pixels(stimulus, self.shape, batch, self._generator, start, self._norm)
 
-    def _transforms(self) -> tuple[Transformations | None, tuple[int, int]]:
-        stimulus = self.model.stimulus
-        if stimulus.renderer != "image" or not self.climb.transforms:
-            return None, (0, 0)
+    def _draw_move(self) -> _Move | None:
+        """Draw how the images of one step are moved; None for what stays as it is."""
+        stimulus, batch = self.model.stimulus, self.climb.batch
+        if stimulus.renderer != "image" or self.climb.transforms == "none":
+            return None
         height, width = self.shape[-2:]
-        found = Transformations().for_size(min(height, width))
-        free = all(size is None for size in stimulus.shape[-2:])
-        return found, found.window(height, width) if free else (height, width)
+        if self.climb.transforms == "lucid":
+            lucid = Lucid().for_size(min(height, width))
+            free = all(size is None for size in stimulus.shape[-2:])
+            window = lucid.window(height, width) if free else (height, width)
+            return _Move(lucid.matrices(batch, self._generator), window)
+        crops = Crops()
+        matrices = crops.matrices(batch, height, width, self._generator)
+        span = stimulus.high - stimulus.low if stimulus.bounded else 2.0
+        noise = crops.noises((batch, *self.shape), self._generator) * span
+        return _Move(matrices, (height, width), noise)
 
 
 def run(

@@ -17,8 +17,10 @@ divided by the length of its longest column. Its three columns, as published wit
     0.27   0.00  -0.05
     0.27  -0.09   0.03
 
-*Frequencies.* weight(f) = 1 / max(f, 1 / max(height, width)), with f in cycles a pixel and an
-orthonormal transform; the bound keeps the weight of the mean finite.
+*Frequencies.* weight(f) = (1 / f) (f0 / f)^(decay - 1) with f0 = 1/16, f in cycles a pixel and at
+least 1 / max(height, width), and an orthonormal transform; the bound keeps the weight of the mean
+finite. A decay of 1 is the published one. A larger one makes waves longer than 16 pixels easier and
+shorter ones harder: coarse shapes come first, and there is less fine pattern all over.
 
 A stimulus that is no image, or an image as :class:`Pixels`, is its own numbers: through a sigmoid
 where the range ends on both sides, through softplus where it ends on one. A *norm ball* then holds
@@ -44,6 +46,7 @@ Name = Literal["fourier", "pixel"]
 _IMAGENET = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 _FOURIER_START = 0.01  # the deviation of the start's spectrum, as published
 _PIXEL_START = 0.01
+_TURN = 1 / 16  # cycles a pixel, whose weight is that of 1 / f whatever the decay
 _DAMPING = 4.0  # published: keeps the sigmoid steep at the start
 # How near to its ends a start may come: further out, a sigmoid hardly moves any more.
 _MARGIN = 0.01
@@ -73,6 +76,7 @@ class Fourier:
         batch: how many images.
         generator: what the start is drawn with.
         start: Float[batch, *shape] or Float[*shape], images to start at instead of noise.
+        decay: how fast the weight falls with the frequency; 1 is 1 / f.
 
     Attributes:
         values: the parameters, Float[batch, channel, height, width // 2 + 1, 2].
@@ -85,12 +89,15 @@ class Fourier:
         batch: int,
         generator: torch.Generator,
         start: Tensor | None = None,
+        *,
+        decay: float = 1.0,
     ) -> None:
         channels, height, width = shape
         self._span = _Span(stimulus)
         self._size = (height, width)
         lowest = 1 / max(height, width)
-        scale = 1 / frequencies(height, width).clamp_min(lowest)
+        f = frequencies(height, width).clamp_min(lowest)
+        scale = (_TURN / f) ** (decay - 1) / f
         self._weight = (scale / _DAMPING)[..., None]
         self._colours = colour_matrix() if channels == 3 else None
         if start is None:

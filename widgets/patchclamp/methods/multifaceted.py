@@ -313,7 +313,7 @@ class FacetOptimization(Optimization):
         batch = given if given.ndim > len(stimulus.shape) else given[None]
         total = sum(octave.steps for octave in octaves)
         climb = Climb(
-            steps=total, seed=seed, parameterization="pixel", transforms=False, batch=len(batch)
+            steps=total, seed=seed, parameterization="pixel", transforms="none", batch=len(batch)
         )
         super().__init__(model, objective, climb, start=batch, budget=budget)
         self._octaves = tuple(octaves)

@@ -103,6 +103,7 @@ def drawing(how: Drawing, model: "ModuleModel") -> say.ClimbOptions:
         seed=how.seed,
         parameterization=how.parameterization,
         transforms=how.transforms,
+        decay=how.decay,
         rate=how.rate,
         l2=how.l2,
         tv=how.tv,

@@ -76,8 +76,10 @@ class Options(Up):
     """Of every free dimension of the input; 0 channels or fixed sizes are the model's own."""
     seed: Seed | None = None
     parameterization: Literal["fourier", "pixel"] | None = None
-    transforms: bool | None = None
-    """Whether the picture is jittered, scaled and rotated before each step."""
+    transforms: Literal["crops", "lucid", "none"] | None = None
+    """How the picture is moved before each step: crops under noise, or a little as in Lucid."""
+    decay: Annotated[FiniteFloat, Field(ge=0, le=4)] | None = None
+    """How fast the weight of a frequency falls; 1 is 1/f."""
     rate: Annotated[FiniteFloat, Field(gt=0, le=100)] | None = None
     l2: Amount | None = None
     tv: Amount | None = None
@@ -478,7 +480,8 @@ class ClimbOptions(Message):
     """The least size that it takes."""
     seed: int
     parameterization: Literal["fourier", "pixel"]
-    transforms: bool
+    transforms: Literal["crops", "lucid", "none"]
+    decay: FiniteFloat
     rate: FiniteFloat
     l2: FiniteFloat
     tv: FiniteFloat
