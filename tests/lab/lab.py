@@ -489,6 +489,11 @@ class Notebook:
         )
         return found
 
+    def resize(self, width: int, height: int = 1400) -> None:
+        """Give the page another size, and wait until it has it."""
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.wait("size => innerWidth === size[0] && innerHeight === size[1]", [width, height])
+
     def wait(self, condition: str, arg: Any = None) -> None:
         """Wait until a JavaScript function of the argument says true."""
         self.page.wait_for_function(condition, arg=arg)

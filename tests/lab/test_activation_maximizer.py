@@ -418,7 +418,7 @@ def test_pointing_at_prompts_shows_them_and_moves_nothing(dreamt: Notebook) -> N
     dreamt.python("maximizer.dream(length=30, again=True)\nmaximizer.rivals('single')")
     dreamt.maximizer()
     view = view_of(dreamt)
-    dreamt.page.set_viewport_size({"width": 700, "height": 1400})
+    dreamt.resize(700)
     box = view.get_by_role("application", name=re.compile("^Prompts: activation"))
     box.focus()
     dreamt.maximizer()

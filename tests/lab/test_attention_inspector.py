@@ -475,10 +475,7 @@ def test_a_saved_page_draws_the_pattern_without_kernel_and_network(
 
 @pytest.mark.parametrize("width", [600, 900, 1500])
 def test_nothing_sticks_out_sideways(inspected: Notebook, width: int) -> None:
-    inspected.page.set_viewport_size({"width": width, "height": 1400})
-    inspected.page.evaluate(
-        "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-    )
+    inspected.resize(width)
     out = inspected.inspector().evaluate(
         """view => {
           const right = view.getBoundingClientRect().right + 1;

@@ -265,7 +265,8 @@ def test_dragging_the_threshold_keeps_up_and_ends_at_the_exact_faithfulness(
         found.ablator().get_by_label("Edges in the circuit").input_value().replace(",", "")
     )
     assert wanted != before
-    assert found.value("ablator.size") == wanted
+    found.until(f"ablator.size == {wanted}")
+    found.ablator()
     # A drag is one step of undo, whatever it passed through.
     assert found.value("len(session._undo)") == steps + 1
     checked = found.value(
@@ -411,7 +412,7 @@ def test_dark_and_light_narrow_and_wide_nothing_scrolls_sideways(found: Notebook
     assert grounds[0] > 200
     assert grounds[1] < 80
     for width in (560, 1600):
-        found.page.set_viewport_size({"width": width, "height": 1400})
+        found.resize(width)
         found.ablator()
         wide = found.ablator().evaluate("view => [view.scrollWidth, view.clientWidth]")
         assert wide[0] <= wide[1] + 1, width

@@ -71,11 +71,9 @@ def test_dark_repaints_every_canvas_and_light_brings_each_back(clamp: Notebook) 
 
 @pytest.mark.parametrize("width", [600, 1500])
 def test_nothing_sticks_out_sideways(clamp: Notebook, width: int) -> None:
-    clamp.page.set_viewport_size({"width": width, "height": 1400})
-    # Two frames: the containers' queries, then what their observers redraw.
-    clamp.page.evaluate(
-        "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-    )
+    clamp.resize(width)
+    # Which takes some frames: the containers' queries, then what their observers redraw.
+    clamp.settled()
     picture(clamp.view(), f"width-{width}")
     out = clamp.view().evaluate(
         """view => {

@@ -147,6 +147,7 @@ def test_plot_and_table_are_linked_both_ways_and_nothing_is_fetched(atlas: Noteb
     atlas.wait(DRAWN)
     atlas.until("view._plot is not None")
     assert atlas.value("len(view.chart.spec['datasets']['neurons'])") == SMALL
+    atlas.atlas()
     # Search -> rings.
     search(atlas, "dog")
     atlas.until("view._need().sifting.token == 'dog' and len(view.chart.params.marked) == 192")
@@ -157,6 +158,7 @@ def test_plot_and_table_are_linked_both_ways_and_nothing_is_fetched(atlas: Noteb
     atlas.page.get_by_role("button", name="clear").click()
     atlas.until("view._need().sifting.token == ''")
     # Brush -> table.
+    atlas.atlas()
     canvas = atlas.page.locator(".pc-child-chart canvas")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()

@@ -80,7 +80,9 @@ def test_a_drag_of_thirty_moves_ends_with_dom_python_and_pixels_agreeing(tour: N
         "show = clamp._show_result\n"
         "clamp._show_result = lambda found: (runs.append(found[0]), show(found))\n"
         "unobserve = session.observe(lambda change: edits.append(change.revision))\n"
-        "steps = len(session._undo)"
+        "steps = len(session._undo)\n"
+        "import threading\n"
+        "free = threading.Event()"
     )
     slider = tour.row("L21.N529").locator(".pc-slider")
     slider.scroll_into_view_if_needed()
@@ -94,9 +96,13 @@ def test_a_drag_of_thirty_moves_ends_with_dom_python_and_pixels_agreeing(tour: N
     start, end = box["x"] + 0.3 * box["width"], box["x"] + 0.95 * box["width"]
     mouse = tour.page.mouse
     mouse.move(start, y)
+    # The hand is faster than the model: for half the way on whatever machine, then as it is.
+    tour.python("held = session.submit(lambda stop: free.wait(120))")
     mouse.down()
     for i in range(1, MOVES + 1):
         mouse.move(start + (end - start) * i / MOVES, y)
+        if i == MOVES // 2:
+            tour.python("free.set()")
     mouse.up()
 
     value = float(slider.input_value())
@@ -165,6 +171,7 @@ def test_continuing_the_prompt_shows_what_python_generates(tour: Notebook) -> No
         "() => document.querySelector('.pc-generate').getAttribute('aria-busy') === null"
         " && document.querySelector('.pc-side[data-side=clamped] .pc-continued').textContent"
     )
+    tour.settled()
     expected = tour.value("session.generate(8)")
     for side in ("baseline", "clamped"):
         text = view.locator(f".pc-side[data-side={side}] .pc-continued").evaluate(
