@@ -212,7 +212,13 @@ def test_stop_ends_patching_and_what_is_there_stays(notebook: Notebook) -> None:
     )
     notebook.run_all()
     notebook.page.wait_for_selector(".pc-circuit-ablator .pc-body:not([hidden])")
-    notebook.python("ablator.stop()")
+    notebook.python(
+        "ablator.stop()\n"
+        "session.baseline.compute()\n"
+        "from tests.lab.tiny_model import slower\n"
+        "waits = slower(session)\n"
+        "waits.__enter__()"
+    )
     panel = notebook.page.locator(".pc-circuit-ablator .pc-patching")
     panel.get_by_role("button", name="start", exact=True).click()
     stop = panel.get_by_role("button", name="stop", exact=True)
@@ -223,6 +229,7 @@ def test_stop_ends_patching_and_what_is_there_stays(notebook: Notebook) -> None:
     )
     stop.click()
     notebook.ablator()
+    notebook.python("waits.__exit__(None, None, None)")
     said = panel.inner_text()
     done, total = map(int, re.findall(r"(\d+) of (\d+) measured", said)[0])
     assert 0 < done < total

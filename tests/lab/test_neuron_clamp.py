@@ -201,7 +201,12 @@ def test_stop_ends_a_long_sweep_and_the_next_gesture_works(notebook: Notebook) -
     )
     notebook.run_all()
     notebook.view().locator(".pc-next tbody tr").first.wait_for()
-    notebook.python("clamp.add('L2.N7', value=3.0)")
+    notebook.python(
+        "from tests.lab.tiny_model import slower\n"
+        "waits = slower(session)\n"
+        "waits.__enter__()\n"
+        "clamp.add('L2.N7', value=3.0)"
+    )
     sweep = notebook.row("L2.N7").locator(".pc-dose .pc-run")
     sweep.wait_for(state="visible")
     started = notebook.value("time.monotonic()")
@@ -212,6 +217,7 @@ def test_stop_ends_a_long_sweep_and_the_next_gesture_works(notebook: Notebook) -
     points = notebook.value("[len(entry.curve.values) for entry in clamp._curves.values()]")
     assert points < [25], "the sweep ran to its end"
     assert ended - started < 10
+    notebook.python("waits.__exit__(None, None, None)")
     notebook.type_value("L2.N7", "-4")
     notebook.wait("() => document.querySelector('.pc-slider').value === '-4'")
     agrees(notebook)

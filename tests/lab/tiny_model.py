@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import contextmanager
 from functools import cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import tokenizers
 import torch
@@ -13,6 +15,11 @@ from transformers import PreTrainedTokenizerFast
 from patchclamp.models.language_model import LanguageModel
 from patchclamp.models.module_model import ModuleModel
 from patchclamp.models.stimulus import Stimulus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from patchclamp.session import Session
 
 SCRIPT = "<script>window.taken=1</script>"
 """A token whose text would run if anything took it for HTML."""
@@ -69,6 +76,16 @@ def slow() -> LanguageModel:
         "max_position_embeddings": 512,
     }
     return LanguageModel(_llama(**sizes), tokenizer(), name="slow")
+
+
+@contextmanager
+def slower(session: Session, seconds: float = 0.1) -> Iterator[None]:
+    """Let every block of a session's model take so much longer: a hand comes before the end."""
+    blocks = session.engine.passes.shells["plain"].blocks
+    waits = [each.register_forward_pre_hook(lambda *_: time.sleep(seconds)) for each in blocks]
+    yield
+    for each in waits:
+        each.remove()
 
 
 @cache
