@@ -16,12 +16,12 @@ CLASSES = {"goldfish": 1, "golden retriever": 207, "school bus": 779}
 def test_pictures_of_classes_are_classified_as_theirs_mirrored_too() -> None:
     model = pc.load("efficientnet-lite0")
     drawn = torch.Generator().manual_seed(0)
-    noise = torch.rand(16, 3, 96, 96, generator=drawn)
+    noise = torch.rand(16, 3, 128, 128, generator=drawn)
     with torch.no_grad():
         of_noise = model.module(model.prepare(noise))
     for label, index in CLASSES.items():
         assert label in model.label(index)
-        made = Optimization(model, objective(model, f"_fc:c{index}"), Climb(size=96, steps=64))
+        made = Optimization(model, objective(model, f"_fc:c{index}"), Climb(size=128, steps=128))
         list(run(made))
         frame = made.frame()
         with torch.no_grad():

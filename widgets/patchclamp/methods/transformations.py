@@ -63,7 +63,7 @@ class Crops:
     centre: float = 0.1
     beyond: float = 0.05
     angle: float = 15.0
-    noise: float = 0.35
+    noise: float = 0.25
 
     def matrices(self, batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         """Draw which square of each image is seen, in a window of the image's size.
