@@ -66,7 +66,7 @@ const PICTURES: readonly (Spec & { name: keyof PictureChange })[] = [
     whole: false,
   },
 ];
-const PROMPTS: readonly (Spec & { name: keyof PromptChange })[] = [
+const PROMPTS: readonly (Spec & { name: Exclude<keyof PromptChange, "start"> })[] = [
   { name: "length", label: "tokens", title: "Length of the prompt, in tokens", whole: true },
   { name: "population", label: "population", title: "Prompts kept along the front", whole: true },
   {
@@ -101,7 +101,7 @@ export function optionsPanel(signal: AbortSignal, actions: OptionsActions): Opti
     );
   };
 
-  const field = (spec: Spec, take: (value: number) => void) => {
+  const field = <S extends Spec>(spec: S, take: (value: number) => void) => {
     const input = h("input", {
       type: "text",
       inputmode: "decimal",
@@ -172,6 +172,21 @@ export function optionsPanel(signal: AbortSignal, actions: OptionsActions): Opti
     (value) => send({ start: value as ClimbOptions["start"] }),
     signal,
   );
+  const begin = select(
+    [
+      ["random", "random tokens"],
+      ["examples", "examples of the corpus"],
+    ],
+    {
+      "aria-label": "What a search for prompts starts from",
+      title: "Examples: the tokens that lead up to the unit's peaks in the corpus",
+      "data-live": true,
+    },
+    (value) => {
+      changed.start = value as DreamOptions["start"];
+    },
+    signal,
+  );
   const transforms = select(
     [
       ["crops", "crops under noise"],
@@ -200,7 +215,12 @@ export function optionsPanel(signal: AbortSignal, actions: OptionsActions): Opti
     h("label", { class: "pc-field" }, "start from", start),
     ...pictures.slice(2).map((each) => each.element),
   );
-  const ofPrompts = h("div", { class: "pc-line" }, ...prompts.map((each) => each.element));
+  const ofPrompts = h(
+    "div",
+    { class: "pc-line" },
+    h("label", { class: "pc-field" }, "start from", begin),
+    ...prompts.map((each) => each.element),
+  );
   const element = h(
     "div",
     { class: "pc-options", id: `pc-options-${Math.floor(Math.random() * 1e9)}`, hidden: true },
@@ -248,9 +268,9 @@ export function optionsPanel(signal: AbortSignal, actions: OptionsActions): Opti
       }
       if (dreaming !== null) {
         for (const { input, spec } of prompts) {
-          const name = spec.name as keyof DreamOptions;
-          fill(input, changed[name] ?? dreaming[name]);
+          fill(input, changed[spec.name] ?? dreaming[spec.name]);
         }
+        begin.value = changed.start ?? dreaming.start;
         fill(seed.input, changed.seed ?? dreaming.seed);
       }
     },

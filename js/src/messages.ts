@@ -816,6 +816,7 @@ export interface Dream {
    */
   seconds?: number | null;
   seed?: number | null;
+  start?: ("random" | "examples") | null;
 }
 /**
  * Search by a plainer method; its candidates join the plot.
@@ -1906,6 +1907,7 @@ export interface DreamOptions {
   top: number;
   seconds: number | null;
   seed: number;
+  start: "random" | "examples";
 }
 /**
  * Whether something can be done here.

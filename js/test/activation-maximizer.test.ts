@@ -183,9 +183,9 @@ for (const family of ["curve", "raster"] as const) {
 // --- pause, stop, steps ---
 
 test("pause holds, continue goes on where it was, stop ends it", async () => {
-  const { root, model, kernel } = await ready({ side: 16, pace: 10 });
+  const { root, model, kernel } = await ready({ side: 16, pace: 10, steps: 100_000 });
   go(root).click();
-  await until(() => (kernel.tracks[0]?.step ?? 0) > 16);
+  await until(() => (kernel.tracks[0]?.step ?? 0) > 16 && go(root).textContent === "pause");
   go(root).click();
   await until(() => go(root).textContent === "continue");
   expect(sent(model, "pause")).toHaveLength(1);
@@ -200,10 +200,10 @@ test("pause holds, continue goes on where it was, stop ends it", async () => {
 });
 
 test("again begins from the first step although something is paused", async () => {
-  const { root, model, kernel } = await ready({ side: 16, pace: 10 });
+  const { root, model, kernel } = await ready({ side: 16, pace: 10, steps: 100_000 });
   expect(named(root, "again").disabled).toBe(true);
   go(root).click();
-  await until(() => (kernel.tracks[0]?.step ?? 0) > 16);
+  await until(() => (kernel.tracks[0]?.step ?? 0) > 16 && go(root).textContent === "pause");
   go(root).click();
   await until(() => go(root).textContent === "continue");
   named(root, "again").click();
@@ -373,6 +373,20 @@ test("options are folded away, change one at a time, and a wrong one is refused"
   size.dispatchEvent(new Event("change", { bubbles: true }));
   expect(size.getAttribute("aria-invalid")).toBe("true");
   expect(sent(model, "options")).toHaveLength(1);
+});
+
+test("what a search for prompts starts from is asked with the next start", async () => {
+  const { root, model } = await ready({ family: "prompt" });
+  one(root, ".pc-options-button").click();
+  const start = all<HTMLSelectElement>(one(root, ".pc-options"), "select").find(
+    (each) => each.getAttribute("aria-label") === "What a search for prompts starts from",
+  ) as HTMLSelectElement;
+  expect(start.value).toBe("random");
+  start.value = "examples";
+  start.dispatchEvent(new Event("change", { bubbles: true }));
+  one(root, ".pc-go").click();
+  await until(() => sent(model, "dream").length === 1);
+  expect(sent(model, "dream")[0]).toMatchObject({ start: "examples" });
 });
 
 // --- columns and axis ---

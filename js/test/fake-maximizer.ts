@@ -230,6 +230,7 @@ export class FakeMaximizer {
             top: 512,
             seconds: null,
             seed: 0,
+            start: "random",
           }
         : null,
       modes: MODES.map((mode) => ({ mode, refusal: refusal(mode) })),

@@ -53,7 +53,7 @@ def tokens_tried(rounds: int) -> Figure:
     def prepare(_: object) -> tuple[list[Prompt], list[Swap]]:
         rng = torch.Generator().manual_seed(how.seed)
         usable = allowed(model, how.tokens)
-        parents = candidates.prompts(first_prompts(candidates, usable, how.population, rng, None))
+        parents = candidates.prompts(first_prompts(candidates, usable, how.population, rng, ()))
         penalties = how.ladder().tolist()
         return parents, [
             swap

@@ -24,6 +24,7 @@ from patchclamp.methods.epo import epo
 from patchclamp.methods.feature_visualization import Climb, Optimization
 from patchclamp.methods.front import Generation
 from patchclamp.methods.objective import objective
+from patchclamp.methods.text_examples import TextExample, endings
 from patchclamp.models.language_model import LanguageModel
 from patchclamp.models.module_model import ModuleModel
 from patchclamp.models.stimulus import Stimulus
@@ -840,6 +841,32 @@ def test_plainer_searches_examples_and_the_users_text_join_the_same_plot(prompts
     prompts.ask("aim", terms=[{"address": "L1.N3"}])
     prompts.dream(iterations=1, length=3, population=2, children=4)
     assert set(prompts.front.method) <= {"epo", "own"}
+
+
+def test_a_search_starts_from_what_leads_up_to_the_peaks_of_the_corpus(prompts: Heard) -> None:
+    begun = prompts.dream(iterations=0, start="examples", length=3)
+    top = prompts.on_corpus.groups[0].examples  # it was measured for that
+    assert all(isinstance(one, TextExample) for one in top)
+    starts = endings([one for one in top if isinstance(one, TextExample)], 3)
+    assert starts
+    searched = begun[begun.method == "epo"]
+    assert {ids[-3:] for ids in searched.ids} <= set(starts)
+    assert prompts.ask("dream", iterations=1, start="random", again=True)["ok"]
+    assert finished(prompts)["status"] == "done"
+    assert prompts.now()["dreaming"]["start"] == "random"
+    greedily = prompts.rivals("greedy", iterations=0)
+    assert greedily[greedily.method == "greedy"].ids.iloc[0][-3:] not in starts
+    with pytest.raises(InputError, match="No example has 100 tokens up to its peak"):
+        prompts.dream(start="examples", length=100)
+
+
+def test_a_search_that_the_corpus_beats_says_how_to_go_on_from_there(prompts: Heard) -> None:
+    prompts.examples()
+    prompts.dream(iterations=0, population=1, length=4)
+    assert prompts.front.activation.max() == pytest.approx(prompts.on_corpus.maximum, abs=1e-5)
+    note = prompts.ask("hello")["body"]["front"]["note"]
+    assert "starts from examples" in note
+    assert f"{prompts.on_corpus.maximum:.3g}" in note
 
 
 def test_a_logit_and_a_direction_of_the_session_are_units_too(prompts: Heard) -> None:

@@ -9,8 +9,7 @@ import torch
 
 import patchclamp as pc
 from patchclamp.errors import InputError, PatchclampError
-from patchclamp.methods.aim import Aim, Drawing
-from patchclamp.methods.epo import Evolution
+from patchclamp.methods.aim import Aim, Drawing, Dreaming
 from patchclamp.methods.objective import objective
 from patchclamp.module_session import ModuleSession
 from tests.unit import small_modules as small
@@ -52,7 +51,7 @@ def test_a_language_models_aim_comes_back_from_the_file_and_undo_goes_back_to_it
         + objective(model, ("L2.resid_post[up]", up / 3))
         + objective(model, ("L1.H2", up[: model.anatomy.d_head]))
     )
-    aim = Aim(units, dreaming=Evolution(length=5, penalties=(0.5, 2.0), seconds=1.5, seed=3))
+    aim = Aim(units, dreaming=Dreaming(length=5, penalties=(0.5, 2.0), seconds=1.5, seed=3))
     session.set_aim(aim)
     session.save(tmp_path / "s.json")
     loaded = pc.Session.load(tmp_path / "s.json", model)

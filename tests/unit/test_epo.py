@@ -156,14 +156,29 @@ def test_it_begins_with_the_prompt_that_is_given() -> None:
     given = model.to_ids("abcd").tolist()
 
     def job() -> Generation:
-        return next(epo(Engine.of(model), score, Evolution(**SMALL), start=given[1:]))
+        return next(epo(Engine.of(model), score, Evolution(**SMALL), start=[given[1:]]))
 
     first = on_worker(model, job)
     assert {member.ids for member in first.population} == {tuple(given)}
     with pytest.raises(InputError, match="has 3 tokens, not 4"):
         on_worker(
-            model, lambda: next(epo(Engine.of(model), score, Evolution(**SMALL), start=[5, 6, 7]))
+            model, lambda: next(epo(Engine.of(model), score, Evolution(**SMALL), start=[[5, 6, 7]]))
         )
+
+
+def test_of_many_prompts_to_begin_with_it_takes_the_best_for_each_penalty() -> None:
+    model = tiny.model("llama")
+    score = objective(model, "L1.N5")
+    draw = torch.Generator().manual_seed(2)
+    given = torch.randint(3, tiny.VOCAB, (20, 4), generator=draw).tolist()
+    how = Evolution(**SMALL)
+    first = on_worker(model, lambda: next(epo(Engine.of(model), score, how, start=given)))
+    front = () if model.bos_id is None else (model.bos_id,)
+    alone = [plainly(model, score, (*front, *row)) for row in given]
+    assert first.front.tokens_tried == 20
+    for penalty, member in zip(how.ladder().tolist(), first.population, strict=True):
+        best = max(activation - penalty * cost for activation, cost, _ in alone)
+        assert member.activation - penalty * member.cross_entropy == pytest.approx(best, abs=1e-4)
 
 
 def test_it_yields_between_chunks_so_that_other_work_gets_in() -> None:

@@ -16,7 +16,7 @@ from patchclamp.errors import InputError, MetricError, Stopped
 from patchclamp.methods.corpus_examples import examples_of, own_example, shipped_texts
 from patchclamp.methods.example_groups import CorpusUnit, Survey
 from patchclamp.methods.objective import Objective, objective
-from patchclamp.methods.text_examples import TextExample, text_examples, tokenized
+from patchclamp.methods.text_examples import TextExample, endings, text_examples, tokenized
 from tests.unit import letters, tiny
 
 if TYPE_CHECKING:
@@ -359,6 +359,17 @@ def test_a_window_around_the_peak_keeps_its_tokens_and_their_activations_togethe
     assert near.start + near.peak == example.start + example.peak
     assert len(near.ids) <= 4
     assert near.text in example.text
+
+
+def test_what_leads_up_to_a_peak_ends_with_it_and_too_short_ones_are_left_out() -> None:
+    top = found_on().groups[0].examples
+    texts = [one for one in top if isinstance(one, TextExample)]
+    peaks = [one.peak or 0 for one in texts]
+    length = 1 + sorted(peaks)[len(peaks) // 2]
+    ended = endings(texts, length)
+    long = [(one.ids, peak) for one, peak in zip(texts, peaks, strict=True) if peak + 1 >= length]
+    assert 0 < len(long) < len(texts)
+    assert ended == [ids[peak + 1 - length : peak + 1] for ids, peak in long]
 
 
 def test_the_table_has_one_row_an_example() -> None:

@@ -77,6 +77,29 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class Dreaming(Evolution):
+    """How prompts are searched for, from the next start on.
+
+    Attributes:
+        start: "random" tokens, or "examples" for what leads up to the unit's peaks in a corpus; a
+            greedy search begins with the first of these.
+    """
+
+    start: Literal["random", "examples"] = "random"
+
+    def check(self) -> None:
+        """Say what cannot be.
+
+        Raises:
+            InputError: when a number is out of its range, or the start has another name.
+        """
+        super().check()
+        if self.start not in {"random", "examples"}:
+            msg = f"A search starts from 'random' tokens or from 'examples', not {self.start!r}."
+            raise InputError(msg)
+
+
+@dataclass(frozen=True)
 class Aim:
     """What is maximised, and how.
 
@@ -88,7 +111,7 @@ class Aim:
 
     objective: Objective | None = None
     drawing: Drawing = field(default_factory=Drawing)
-    dreaming: Evolution = field(default_factory=Evolution)
+    dreaming: Dreaming = field(default_factory=Dreaming)
 
     @property
     def text(self) -> str:
@@ -132,7 +155,7 @@ class Aim:
         try:
             units = data["objective"]
             drawing = _options(Drawing, data["drawing"])
-            dreaming = _options(Evolution, data["dreaming"])
+            dreaming = _options(Dreaming, data["dreaming"])
             drawing.climb()
             dreaming.check()
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -128,7 +128,7 @@ def epo(
     objective: Score,
     how: Evolution | None = None,
     *,
-    start: Sequence[int] | None = None,
+    start: Sequence[Sequence[int]] = (),
     should_stop: ShouldStop | None = None,
 ) -> Generator[Generation, None, Generation]:
     """Search for prompts from fluent to extreme by evolutionary prompt optimization.
@@ -140,7 +140,8 @@ def epo(
         engine: what runs the model.
         objective: what to maximise, mostly a :class:`patchclamp.methods.objective.Objective`.
         how: sizes, penalties, budget and seed.
-        start: the token ids to begin with, without a beginning-of-sequence token; random without.
+        start: prompts to begin with, as many as one likes, as token ids without a
+            beginning-of-sequence token; random ones without.
         should_stop: asked before every block.
 
     Yields:
@@ -164,12 +165,11 @@ def epo(
     usable = allowed(engine.model, how.tokens)
     rng = torch.Generator().manual_seed(how.seed)
     penalties = how.ladder().tolist()
-    members = candidates.prompts(
-        first_prompts(candidates, usable, how.population, rng, start), should_stop=should_stop
-    )
-    # What a member is said to be is what it was when it was tried: its own run may round otherwise.
-    shown = [found(member) for member in members]
-    search.take(list(dict.fromkeys(shown)))
+    begin = list(dict.fromkeys(first_prompts(candidates, usable, how.population, rng, start)))
+    first = [found(p) for p in candidates.prompts(begin, slopes=False, should_stop=should_stop)]
+    search.take(first)
+    shown = _first_members(first, penalties)
+    members = _run(candidates, [one.ids for one in shown], [], should_stop)
     state = search.state(shown)
     yield from search.give(state)
     while not search.over():
@@ -214,6 +214,15 @@ def epo(
         state = search.state(shown)
         yield from search.give(state)
     return state
+
+
+def _first_members(first: Sequence[Candidate], penalties: Sequence[float]) -> list[Candidate]:
+    """Return a member for each penalty: all that there are, or of too many the best for each."""
+    if len(first) <= len(penalties):
+        return [first[place % len(first)] for place in range(len(penalties))]
+    slots = _Slots(penalties)
+    slots.offer(first)
+    return slots.best
 
 
 class _Slots:

@@ -115,7 +115,7 @@ def greedy(
     candidates = Candidates(engine, objective, how.length)
     usable = allowed(engine.model, how.tokens)
     rng = torch.Generator().manual_seed(how.seed)
-    begin = first_prompts(candidates, usable, 1, rng, start)
+    begin = first_prompts(candidates, usable, 1, rng, () if start is None else (start,))
     current = candidates.prompts(begin, should_stop=should_stop)[0]
     search.take([found(current)])
     state = search.state([found(current)])
@@ -247,26 +247,26 @@ def first_prompts(
     usable: Tensor,
     count: int,
     rng: torch.Generator,
-    start: Sequence[int] | None,
+    start: Sequence[Sequence[int]],
 ) -> list[tuple[int, ...]]:
-    """Return what a search begins with: random prompts, or the one that was given.
+    """Return what a search begins with: random prompts, or those that were given.
 
     Raises:
-        InputError: when that has another length or no such tokens, or no token may be used.
+        InputError: when one has another length or no such tokens, or no token may be used.
     """
     tokens = usable.nonzero().flatten()
     if len(tokens) < 2:
         msg = "There are not two tokens that may be used: allow all with tokens='all'."
         raise InputError(msg)
-    if start is None:
+    if start:
+        rows = [candidates.engine.model.check_ids(list(one)).tolist() for one in start]
+    else:
         drawn = torch.randint(len(tokens), (count, candidates.length), generator=rng)
         rows = tokens[drawn].tolist()
-    else:
-        given = candidates.engine.model.check_ids(list(start)).tolist()
-        if len(given) != candidates.length:
-            msg = f"The prompt to begin with has {len(given)} tokens, not {candidates.length}."
+    for row in rows:
+        if len(row) != candidates.length:
+            msg = f"A prompt to begin with has {len(row)} tokens, not {candidates.length}."
             raise InputError(msg)
-        rows = [given] * count
     return [(*candidates.front, *row) for row in rows]
 
 

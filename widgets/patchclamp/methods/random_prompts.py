@@ -61,7 +61,7 @@ def random_prompts(
     search = Search(None, None)
     candidates = Candidates(engine, objective, length)
     rng = torch.Generator().manual_seed(seed)
-    drawn = first_prompts(candidates, allowed(engine.model, tokens), count, rng, None)
+    drawn = first_prompts(candidates, allowed(engine.model, tokens), count, rng, ())
     state = search.state(())
     for begin in range(0, count, _AT_ONCE):
         some = drawn[begin : begin + _AT_ONCE]

@@ -22,7 +22,7 @@ from patchclamp.errors import InputError, Stopped
 from patchclamp.methods.example_groups import Scan, Survey, finite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -311,6 +311,22 @@ def own_text(
     found = engine.capture_many([given], objective.hooks, should_stop=should_stop)[0]
     values = finite(_read(objective, found, one), objective.text, "this text")
     return _example(model, objective, one, values, int(values.argmax()), {})
+
+
+def endings(examples: Iterable[TextExample], length: int) -> list[tuple[int, ...]]:
+    """Return the tokens of examples that lead up to their peaks: prompts to begin a search with.
+
+    Args:
+        examples: texts with their peaks, such as those of a group; where there is no peak the whole
+            text counts.
+        length: how many tokens, the peak's own included.
+
+    Returns:
+        Token ids without a beginning-of-sequence token, in the order of the examples; those with
+        fewer tokens up to the peak are left out.
+    """
+    ends = [(one.ids, len(one.ids) if one.peak is None else one.peak + 1) for one in examples]
+    return [ids[end - length : end] for ids, end in ends if end >= length]
 
 
 def has_map(objective: Objective) -> bool:

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from patchclamp.errors import AddressError, InputError
-from patchclamp.methods.aim import Aim, Drawing
-from patchclamp.methods.epo import Evolution
+from patchclamp.methods.aim import Aim, Drawing, Dreaming
 from patchclamp.methods.objective import Channel, Neuron, Objective, Term, objective
 
 from . import messages as say
@@ -112,7 +111,7 @@ def drawing(how: Drawing, model: "ModuleModel") -> say.ClimbOptions:
     )
 
 
-def dreaming(how: Evolution) -> say.DreamOptions:
+def dreaming(how: Dreaming) -> say.DreamOptions:
     """How prompts are searched for, as the page gets it."""
     return say.DreamOptions(
         length=how.length,
@@ -122,6 +121,7 @@ def dreaming(how: Evolution) -> say.DreamOptions:
         top=how.top_k,
         seconds=how.seconds,
         seed=how.seed,
+        start=how.start,
     )
 
 

@@ -38,6 +38,7 @@ Method = Literal["epo", "greedy", "single"]
 Status = Literal["running", "paused", "stopped", "failed", "done"]
 
 _SINGLE_SHOWN = 200  # of all tokens of the vocabulary
+_OPTIONS = ("length", "population", "children", "iterations", "top", "seconds", "seed", "start")
 _MODES: dict[Method, MaximizerMode] = {"epo": "dream", "greedy": "greedy", "single": "single"}
 _WHAT: dict[Method, str] = {
     "epo": "searching for prompts",
@@ -55,7 +56,7 @@ class Search(Pausable):
         objective: what it maximises.
         how: its options; None of a single-token search, which has none.
         iterations: how many there will be; 0 where only time ends it.
-        steps: the generator; None once it is over.
+        steps: the generator, which yields nothing while it looks for a start; None once it is over.
         status: how it stands.
         generation: the last state; None before the first.
         whole: of a single-token search that came to its end, all tokens.
@@ -67,7 +68,7 @@ class Search(Pausable):
     objective: "Objective"
     how: Evolution | Greedy | None
     iterations: int
-    steps: "Generator[Generation, None, Any] | None" = None
+    steps: "Generator[Generation | None, None, Any] | None" = None
     status: Status = "running"
     generation: "Generation | None" = None
     whole: SingleTokens | None = None
@@ -104,8 +105,9 @@ class DreamView(AimView):
         Args:
             again: from the first iteration, even where a search is paused.
             wait: for its end; an interrupt of the cell stops it. Without, the view shows it live.
-            **options: of :class:`~patchclamp.methods.epo.Evolution`, such as ``iterations`` or
-                ``seconds``; they stay.
+            **options: of :class:`~patchclamp.methods.aim.Dreaming`, such as ``iterations``,
+                ``seconds`` or ``start="examples"``, which measures the unit on the corpus first
+                where it was not yet; they stay.
 
         Returns:
             `front`, as it is by then.
@@ -113,6 +115,7 @@ class DreamView(AimView):
         Raises:
             ModelError: when the model is no language model that predicts tokens.
             AddressError: when no unit was chosen.
+            InputError: for an option that cannot be, and where there are no examples to start from.
             MetricError: when an activation is no finite number, or the unit has no gradient.
         """
         self._language_session()
@@ -184,7 +187,18 @@ class DreamView(AimView):
         how = self._aim.dreaming
         changed = {
             "top_k" if name == "top" else name: getattr(message, name)
-            for name in ("length", "population", "children", "iterations", "top", "seconds", "seed")
+            for name in (
+                *(
+                    "length",
+                    "population",
+                    "children",
+                    "iterations",
+                    "top",
+                    "seconds",
+                    "seed",
+                    "start",
+                ),
+            )
             if getattr(message, name) is not None
         }
         if changed:
@@ -225,19 +239,41 @@ class DreamView(AimView):
         def stop() -> bool:
             return search.should_stop()
 
-        engine = session.engine
-        if isinstance(how, Evolution):
-            search.steps = epo(engine, target, how, should_stop=stop)
-        elif isinstance(how, Greedy):
-            search.steps = greedy(engine, target, how, should_stop=stop)
+        if how is None:
+            search.steps = single_tokens(session.engine, target, should_stop=stop)
         else:
-            search.steps = single_tokens(engine, target, should_stop=stop)
+            search.steps = self._steps(target, how, aim.dreaming.start, stop)
         if any(each.objective != target for each in self._searches.values()):
             self._searches.clear()  # candidates of another unit are on another axis
             self._shaded.clear()
         self._searches.pop(method, None)
         self._searches[method] = search
         self._last_search = search
+
+    def _steps(
+        self,
+        target: "Objective",
+        how: Evolution | Greedy,
+        start: Literal["random", "examples"],
+        stop: ShouldStop,
+    ) -> "Generator[Generation | None, None, Any]":
+        """Search, after the examples to begin with were measured where they were not yet."""
+        engine = self._language_session().engine
+        begin: list[tuple[int, ...]] = []
+        if start == "examples":
+            begin = yield from self._starts(target, how.length, stop)
+        if isinstance(how, Evolution):
+            return (yield from epo(engine, target, how, start=begin, should_stop=stop))
+        first = begin[0] if begin else None
+        return (yield from greedy(engine, target, how, start=first, should_stop=stop))
+
+    def _starts(
+        self, target: "Objective", length: int, stop: ShouldStop
+    ) -> Generator[None, None, list[tuple[int, ...]]]:
+        """The prompts of some length that lead up to a unit's peaks in a corpus; none without."""
+        del target, length, stop
+        yield from ()
+        return []
 
     def _go_on(self, *, wait: bool) -> None:
         search = self._last_search
@@ -272,7 +308,7 @@ class DreamView(AimView):
                     search.status = "running"  # it was taken up again meanwhile
                     continue
                 try:
-                    search.generation = next(search.steps)
+                    search.generation = next(search.steps) or search.generation
                 except StopIteration as end:
                     search.whole = end.value if isinstance(end.value, SingleTokens) else None
                     search.steps = None
@@ -412,7 +448,23 @@ class DreamView(AimView):
             iterations=0 if last is None else last.iterations,
             tried=0 if front is None else front.tokens_tried,
             seconds=0.0 if front is None else front.seconds,
-            note="" if last is None else last.note,
+            note="" if last is None else last.note or self._advice(last),
+        )
+
+    def _advice(self, search: Search) -> str:
+        """What helps a search that is over and found less than the corpus has; mostly nothing."""
+        if search.status == "running" or search.generation is None or search.method == "single":
+            return ""
+        objective, beside = self._beside.get("corpus", (None, []))
+        best = search.generation.front.best
+        if objective != search.objective or best is None or not beside:
+            return ""
+        strongest = max(each.activation for each in beside)
+        if strongest <= best.activation or self._aim.dreaming.start == "examples":
+            return ""
+        return (
+            f"An example of the corpus is stronger ({strongest:.3g}): a search that starts from "
+            "examples (options) goes on from there."
         )
 
     def _all_candidates(self) -> "list[tuple[say.CandidateKind, Candidate, bool]]":

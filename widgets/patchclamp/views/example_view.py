@@ -15,7 +15,12 @@ from patchclamp.errors import InputError, PatchclampError, Stopped
 from patchclamp.methods.corpus_examples import corpus_examples, shipped_texts
 from patchclamp.methods.front import Candidate
 from patchclamp.methods.stimulus_examples import StimulusExample
-from patchclamp.methods.text_examples import TextExample, TokenizedTexts, tokenizing
+from patchclamp.methods.text_examples import (
+    TextExample,
+    TokenizedTexts,
+    endings,
+    tokenizing,
+)
 
 from . import aims, rows
 from . import messages as say
@@ -119,6 +124,25 @@ class ExampleView(DreamView):
                 yield from self._beside_job(target, scan.so_far(), should_stop)
 
         return job
+
+    def _starts(
+        self, target: "Objective", length: int, stop: ShouldStop
+    ) -> Generator[None, None, list[tuple[int, ...]]]:
+        """The prompts of some length that lead up to a unit's peaks in a corpus.
+
+        Raises:
+            InputError: when there is no corpus, or no peak has so many tokens.
+        """
+        known = self._scanned
+        if known is None or known[0] != target or not known[2].finished:
+            yield from self._examples_job(target, self._corpus())(stop)
+            self._push_examples(always=True)
+        top = self.on_corpus.groups[0].examples
+        found = endings([one for one in top if isinstance(one, TextExample)], length)
+        if not found:
+            msg = f"No example has {length:,} tokens up to its peak: search for a shorter prompt."
+            raise InputError(msg)
+        return found
 
     def _read_corpus(
         self, corpus: "Corpus", should_stop: ShouldStop

@@ -143,6 +143,7 @@ class Dream(Up):
     seconds: Annotated[FiniteFloat, Field(gt=0, le=86_400)] | None = None
     """At most so long."""
     seed: Seed | None = None
+    start: Literal["random", "examples"] | None = None
 
 
 class Rivals(Up):
@@ -499,6 +500,7 @@ class DreamOptions(Message):
     top: int
     seconds: FiniteFloat | None
     seed: int
+    start: Literal["random", "examples"]
 
 
 class ModeState(Message):
