@@ -1,5 +1,6 @@
 """A view without a page: what it sends is kept, and gestures arrive as the comm brings them."""
 
+import contextlib
 import json
 import sys
 import threading
@@ -132,10 +133,12 @@ class Gate:
 
 
 def until(found: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+    """What is found, once there is something; the last of no messages is nothing yet."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if value := found():
-            return value
+        with contextlib.suppress(IndexError):
+            if value := found():
+                return value
         time.sleep(0.005)
     pytest.fail("It never came.")
 
