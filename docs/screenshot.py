@@ -42,7 +42,7 @@ CELLS = {
     ),
     "activation-maximizer": (
         'import patchclamp as pc\n\nvision = pc.load("efficientnet-lite0")',
-        'maximizer = pc.ActivationMaximizer(vision, "_fc:c1")\nmaximizer',
+        'maximizer = pc.ActivationMaximizer(vision, "_fc:c483")\nmaximizer',
     ),
     "dreaming-prompts": (
         LOAD,
@@ -97,8 +97,8 @@ CLIMB = """
 maximizer.set_options(steps=256)
 maximizer.climb()
 maximizer.examples()
-maximizer.own(pc.pictures(names=["flower"]).stimuli[0], "flower")
-maximizer.diversity(4, steps=192)
+maximizer.own(pc.pictures(names=["barn"]).stimuli[0], "barn")
+maximizer.diversity(4)
 """
 DREAM = """
 maximizer.dream(seconds=120)
@@ -132,6 +132,8 @@ ENDS_ABOVE = {"circuit-ablator": ".pc-patching"}
 #: What is drawn by a widget that is not ours.
 WAITS_FOR = {"neuron-atlas": ".pc-child-chart canvas"}
 SCALE = 1.5
+#: Photographs take more bytes than lines and letters.
+SCALE_OF = {"activation-maximizer": 1.2}
 LARGEST = 300_000
 """Bytes that a picture in the repository may have."""
 
@@ -160,7 +162,8 @@ def main(views: list[str]) -> None:
             for view in views:
                 width, height = SIZE[view]
                 page = browser.new_page(
-                    viewport={"width": width, "height": height}, device_scale_factor=SCALE
+                    viewport={"width": width, "height": height},
+                    device_scale_factor=SCALE_OF.get(view, SCALE),
                 )
                 # A map of a whole model takes its time.
                 _take(lab.Notebook(page, url, patience=15 * 60), view)
@@ -192,7 +195,7 @@ def _take(notebook: lab.Notebook, view: str) -> None:
         end = None
         if view in ENDS_ABOVE:
             boxes = [whole.bounding_box(), whole.locator(ENDS_ABOVE[view]).bounding_box()]
-            end = SCALE * (boxes[1]["y"] - boxes[0]["y"])
+            end = SCALE_OF.get(view, SCALE) * (boxes[1]["y"] - boxes[0]["y"])
         _write(taken, HERE / f"{view}-{theme.lower()}.png", end)
     notebook.theme("Light")
 

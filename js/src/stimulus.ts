@@ -80,7 +80,7 @@ export function stimulusView(parent: AbortSignal, label: string, small: boolean)
     const times = Math.floor(room * scale);
     const smooth = Math.min(width, height) >= MANY || room * scale < 1;
     const size = times >= 1 && !small && !smooth ? times / scale : room;
-    set(canvas, { "data-smooth": smooth });
+    set(element, { "data-smooth": smooth });
     const wide = `${width * size}px`;
     const tall = `${height * size}px`;
     if (canvas.style.width !== wide) canvas.style.width = wide;
@@ -177,6 +177,7 @@ export function stimulusView(parent: AbortSignal, label: string, small: boolean)
       picture = next;
       set(element, { "data-renderer": next?.renderer ?? null, "data-empty": next === null });
       set(canvas, { "data-broken": null });
+      if (next?.renderer !== "image") set(element, { "data-smooth": null });
       if (next !== null && next.renderer !== "image" && canvas.style.width !== "") {
         canvas.style.width = canvas.style.height = "";
       }

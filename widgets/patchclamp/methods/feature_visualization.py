@@ -135,7 +135,9 @@ class Step:
     Attributes:
         step: which one, from 0.
         value: the mean of the batch.
-        values: Float[batch], the objective's value for each item, without regularisers.
+        values: Float[batch], the objective's value for each item, without regularisers, as the step
+            saw it: moved and under noise. These differ from step to step, and so does the value;
+            that of the picture itself is mostly larger.
     """
 
     step: int
