@@ -103,8 +103,16 @@ def test_finding_scores_all_edges_and_measures_the_strongest(view: Heard, sessio
 
 
 def test_the_first_circuit_is_a_tenth_of_the_edges_and_is_checked(
-    view: Heard, session: Session
+    view: Heard, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said: list[Any] = []  # whether or not it had to wait, and was replaced by a newer one
+    put = view._outbox.put
+
+    def noted(slot: Any, message: Any, merge: Any = None) -> None:
+        said.append(message)
+        put(slot, message, merge)
+
+    monkeypatch.setattr(view._outbox, "put", noted)
     graph = found_in(view)
     tenth = round(N_EDGES / 10)
     assert "strongest 10 % of the edges" in graph["note"]
@@ -118,8 +126,8 @@ def test_the_first_circuit_is_a_tenth_of_the_edges_and_is_checked(
     assert checked["without"] == pytest.approx(by_hand(session, mask), abs=1e-5)
     share = (checked["circuit"] - graph["corrupt"]) / (graph["clean"] - graph["corrupt"])
     assert checked["faithfulness"] == pytest.approx(share, abs=1e-5)
-    first = next(m["checked"] for m in view.of("checked") if m["checked"]["edges"] == tenth)
-    assert first["without"] is None  # the circuit alone is told at once
+    first = next(m.checked for m in said if m.kind == "checked" and m.checked.edges == tenth)
+    assert first.without is None  # the circuit alone is told at once
     assert view.ask("hello")["body"]["checked"] == checked
 
 
