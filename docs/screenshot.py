@@ -42,7 +42,7 @@ CELLS = {
     ),
     "activation-maximizer": (
         'import patchclamp as pc\n\nvision = pc.load("efficientnet-lite0")',
-        'maximizer = pc.ActivationMaximizer(vision, "_fc:c483")\nmaximizer',
+        'maximizer = pc.ActivationMaximizer(vision, "_fc:c130")\nmaximizer',
     ),
     "dreaming-prompts": (
         LOAD,
@@ -97,7 +97,7 @@ CLIMB = """
 maximizer.set_options(steps=256)
 maximizer.climb()
 maximizer.examples()
-maximizer.own(pc.pictures(names=["barn"]).stimuli[0], "barn")
+maximizer.own(pc.pictures(names=["flower"]).stimuli[0], "flower")
 maximizer.diversity(4)
 """
 DREAM = """
@@ -205,7 +205,7 @@ def _write(taken: bytes, file: Path, end: float | None) -> None:
     picture = Image.open(io.BytesIO(taken)).convert("RGB")
     if end is not None:
         picture = picture.crop((0, 0, picture.width, round(end)))
-    picture.quantize(256).save(file, optimize=True)
+    picture.quantize(256, kmeans=3).save(file, optimize=True)
     size = file.stat().st_size
     if size > LARGEST:
         raise SystemExit(f"{file.name} has {size} bytes, more than {LARGEST}: make it smaller.")
