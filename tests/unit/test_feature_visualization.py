@@ -163,6 +163,33 @@ def test_a_pause_or_a_stop_in_the_middle_of_a_step_changes_nothing() -> None:
     assert made.steps == 35
 
 
+def test_once_settled_values_are_those_of_the_frames_themselves() -> None:
+    model = small_net()
+    made = climbed(model, "second:c1", steps=30, batch=2)
+    seen = made.best
+    assert seen.value == max(made.curve)
+
+    net = nn.Sequential(*list(model.module.children())[:3])
+
+    def plainly(frames: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            values: torch.Tensor = net(model.prepare(frames))[:, 1].mean((1, 2))
+        return values
+
+    wanted = [plainly(frames) for frames in (made.frame(), seen.frame)]
+    last, best = made.settle()
+    assert torch.allclose(last, wanted[0], rtol=1e-4)
+    better = max(wanted, key=lambda values: float(values.mean()))
+    assert torch.allclose(best, better, rtol=1e-4)
+    assert torch.allclose(plainly(made.best.frame), better, rtol=1e-4)
+    assert made.best.value == pytest.approx(float(better.mean()), rel=1e-4)
+    assert made.best.value != pytest.approx(seen.value, rel=1e-2)
+    unmoved = climbed(model, "second:c1", steps=30, transforms="none")
+    assert float(unmoved.settle()[0]) == pytest.approx(unmoved.curve[-1], rel=1e-4)
+    with pytest.raises(InputError, match="Nothing has run yet"):
+        Optimization(model, objective(model, "second:c1"), Climb()).settle()
+
+
 def test_an_interrupt_keeps_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_net()
     made = Optimization(model, objective(model, "second:c2"), Climb(steps=30))

@@ -136,8 +136,8 @@ class Step:
         step: which one, from 0.
         value: the mean of the batch.
         values: Float[batch], the objective's value for each item, without regularisers, as the step
-            saw it: moved and under noise. These differ from step to step, and so does the value;
-            that of the picture itself is mostly larger.
+            saw it: moved and under noise, and so another one at every step. What the frames
+            themselves have is measured by :meth:`Optimization.settle`.
     """
 
     step: int
@@ -269,7 +269,7 @@ class Optimization:
     # What came out -------------------------------------------------------------------------------
 
     def frame(self) -> Tensor:
-        """Return Float[batch, *shape], what the last step saw: its value is the last of the curve.
+        """Return Float[batch, *shape], what the last step moved: its value is the curve's last.
 
         Before the first step it is the start.
         """
@@ -338,6 +338,35 @@ class Optimization:
         self._move = None
         self.steps += 1
         return found
+
+    def settle(self, should_stop: ShouldStop | None = None) -> tuple[Tensor, Tensor]:
+        """Measure the last frame and the best one as they are: unmoved, and without noise.
+
+        Until then a frame may be the best because of how it was moved; from then on the best is the
+        better of these two. For when the ascent has ended, or waits.
+
+        Args:
+            should_stop: asked while the model runs.
+
+        Returns:
+            Float[batch] of the last frame, and of the best.
+
+        Raises:
+            Stopped: when told to.
+            InputError: when no step was taken yet.
+        """
+        best, last = self.best, self.frame()
+        of_last, of_best = (self._measured(one, should_stop) for one in (last, best.frame))
+        if float(of_last.mean()) >= float(of_best.mean()):
+            best, of_best = replace(best, step=self.steps - 1, frame=last), of_last
+        if bool(of_best.isfinite().all()):
+            self._best = replace(best, value=float(of_best.mean()))
+        return of_last, of_best
+
+    def _measured(self, stimuli: Tensor, should_stop: ShouldStop | None) -> Tensor:
+        with torch.no_grad():
+            run = self._engine.run(stimuli, self._paths, should_stop=should_stop)
+            return self.objective.value(run.values)
 
     def _keep(self, found: Step, stimuli: Tensor) -> None:
         if not math.isfinite(found.value):

@@ -60,8 +60,9 @@ class Track:
         optimization: what it is an item of.
         item: which.
         status: how it stands.
-        curve: the objective at each step.
-        best: the largest value so far.
+        curve: the objective at each step, as the step saw it: moved, and under noise.
+        settled: after how many steps its frame was measured as it is, and what it has; None before.
+        best: the largest value so far; once settled, what the best frame itself has.
         members: of a facet, the images that it started from.
         member_count: how many there were.
         note: what a reader must know.
@@ -75,6 +76,7 @@ class Track:
     item: int = 0
     status: Status = "waiting"
     curve: Curve = field(default_factory=Curve)
+    settled: tuple[int, float] | None = None
     best: float = -math.inf
     members: list[say.Picture] = field(default_factory=list)
     member_count: int = 0
@@ -88,9 +90,16 @@ class Track:
         return steps[1] - steps[0] if len(steps) > 1 else 1
 
     @property
-    def last(self) -> float:
-        """The value at the last step; -inf before the first."""
+    def value(self) -> float:
+        """What the last frame has, or what its step saw where it is not settled; -inf before."""
+        if self.settled is not None and self.settled[0] == self.optimization.steps:
+            return self.settled[1]
         return self.curve.values[-1] if self.curve.values else -math.inf
+
+    def settle(self, value: float, best: float) -> None:
+        """Take what the last frame and the best one have by themselves."""
+        if math.isfinite(value) and math.isfinite(best):
+            self.settled, self.best = (self.optimization.steps, value), best
 
     def value_at(self, step: int) -> float:
         """The value at the step of the curve that is nearest."""
@@ -246,7 +255,7 @@ class ClimbView(AimView):
                 each.label,
                 each.status,
                 each.optimization.steps,
-                each.last,
+                each.value,
                 each.best,
                 self._note_of(each),
             ]
@@ -383,11 +392,19 @@ class ClimbView(AimView):
             ascent.over = ascent.next() is None
             ascent.paused = not ascent.over
             ascent.say("paused")
+            _settle(ascent, should_stop)
 
         return job
 
     def _ascent_ended(self, ascent: Ascent, error: PatchclampError | None) -> None:
         failure = None if error is None or isinstance(error, Stopped) else error
+        if isinstance(error, Stopped) and ascent is self._ascent and not self._closed:
+            self._start(
+                "settling",
+                "measuring the picture",
+                lambda should_stop: _settle(ascent, should_stop),
+                then=lambda _none: self._push_settled(ascent),
+            )
         if error is not None and not ascent.over:
             ascent.over, ascent.at_work = True, False
             ascent.say("stopped" if failure is None else "failed")
@@ -398,6 +415,10 @@ class ClimbView(AimView):
         self._push_state()
         if failure is not None:  # last: what comes after it is taken for a new beginning
             self._say_error(failure, self._session.revision)
+
+    def _push_settled(self, ascent: Ascent) -> None:
+        self._push_frames(ascent.tracks, 1, always=True)
+        self._push_tracks(always=True)
 
     def _stop_ascent(self) -> None:
         """End what runs or is paused."""
@@ -480,7 +501,7 @@ class ClimbView(AimView):
             track=track.key,
             step=at,
             total=track.optimization.climb.steps,
-            value=track.value_at(at) if step is not None else track.last,
+            value=track.value if at == track.optimization.steps - 1 else track.value_at(at),
             picture=picture(self._module_session().model.stimulus, value),
         )
 
@@ -494,7 +515,7 @@ class ClimbView(AimView):
                 status=each.status,
                 step=each.optimization.steps,
                 total=each.optimization.climb.steps,
-                value=each.last if each.curve.values else None,
+                value=each.value if each.curve.values else None,
                 best=each.best if math.isfinite(each.best) else None,
                 kept=np.asarray(each.optimization.history.steps, dtype=np.int32),
                 budget=self._budget,
@@ -514,6 +535,15 @@ def _best_of(track: Track) -> "Tensor":
     optimization = track.optimization
     batch = optimization.best.frame if track.curve.steps else optimization.frame()
     return batch[track.item]
+
+
+def _settle(ascent: Ascent, should_stop: ShouldStop) -> None:
+    """Measure what an ascent has come to, as it is."""
+    for optimization in ascent.optimizations:
+        if optimization.steps:
+            last, best = optimization.settle(should_stop)
+            for track in ascent.of(optimization):
+                track.settle(float(last[track.item]), float(best[track.item]))
 
 
 def _saw(track: Track, found: "Step") -> None:
