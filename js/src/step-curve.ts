@@ -27,6 +27,8 @@ export interface StepCurve {
 // At the normal type size: where the axis begins, after the words on its left, and half the handle.
 const LEFT = 50;
 const HALF = 7;
+// Every step sees the picture moved and under noise: the line is the mean of so many on each side.
+const AROUND = 6;
 
 export function stepCurve(
   signal: AbortSignal,
@@ -91,22 +93,26 @@ export function stepCurve(
       tick(first, at);
       first = next ?? at;
     });
-    pen.strokeStyle = css(lineColours(theme).logprob);
-    pen.lineWidth = 1.5 * unit;
-    pen.lineJoin = "round";
-    pen.beginPath();
-    let begun = false;
     // No finer than pixels: a hundred thousand steps are drawn in no more points.
     const every = Math.max(1, Math.floor(curve.values.length / (2 * width)));
-    for (let i = 0; i < curve.values.length; i += every) {
-      const value = curve.values[i] as number;
-      if (!Number.isFinite(value)) continue;
-      const at = x(i * curve.stride);
-      if (begun) pen.lineTo(at, y(value));
-      else pen.moveTo(at, y(value));
-      begun = true;
-    }
-    pen.stroke();
+    const line = (of: (i: number) => number, share: number, wide: number) => {
+      pen.strokeStyle = css(mix(theme.background, lineColours(theme).logprob, share));
+      pen.lineWidth = wide * unit;
+      pen.lineJoin = "round";
+      pen.beginPath();
+      let begun = false;
+      for (let i = 0; i < curve.values.length; i += every) {
+        const value = of(i);
+        if (!Number.isFinite(value)) continue;
+        const at = x(i * curve.stride);
+        if (begun) pen.lineTo(at, y(value));
+        else pen.moveTo(at, y(value));
+        begun = true;
+      }
+      pen.stroke();
+    };
+    line((i) => curve.values[i] as number, 0.35, 1);
+    line((i) => meanAround(curve.values, i), 1, 1.5);
     if (step !== null && curve.values.length > 0) {
       pen.strokeStyle = css(theme.ink);
       pen.lineWidth = 1;
@@ -187,6 +193,19 @@ export function stepCurve(
 }
 
 /** The smallest and the largest; a long list as arguments would be too many. */
+/** The mean of what is known around a number of a curve; NaN where nothing is. */
+function meanAround(values: ArrayLike<number>, at: number): number {
+  let [sum, count] = [0, 0];
+  const end = Math.min(values.length - 1, at + AROUND);
+  for (let i = Math.max(0, at - AROUND); i <= end; i++) {
+    const value = values[i] as number;
+    if (!Number.isFinite(value)) continue;
+    sum += value;
+    count += 1;
+  }
+  return sum / count;
+}
+
 function extent(values: readonly number[]): number[] {
   if (values.length === 0) return [];
   let low = Number.POSITIVE_INFINITY;
