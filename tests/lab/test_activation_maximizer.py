@@ -450,6 +450,26 @@ def test_examples_are_shaded_on_one_scale_by_what_python_measures(dreamt: Notebo
     assert view.locator(".pc-examples-panel .pc-heat-bar").is_visible()
 
 
+def test_a_search_starts_from_examples_that_are_measured_for_it(dreamt: Notebook) -> None:
+    dreamt.python("maximizer.set_options(length=2, iterations=1)")
+    dreamt.maximizer()
+    view = view_of(dreamt)
+    view.locator(".pc-options-button").click()
+    view.get_by_label("What a search for prompts starts from").select_option("examples")
+    go(dreamt).click()
+    dreamt.until("session.aim.dreaming.start == 'examples'")
+    dreamt.until("maximizer._last_search.status == 'done'")
+    dreamt.maximizer()
+    ends = "[one.ids[one.peak - 1 : one.peak + 1] for one in top if one.peak]"
+    dreamt.python(f"top = maximizer.on_corpus.groups[0].examples\nends = {ends}")
+    strongest = dreamt.value(
+        "max(float(pc.Session(model, torch.tensor([model.bos_id, *ids])).baseline"
+        ".activation('L2.N7')[-1]) for ids in ends)"
+    )
+    found = dreamt.value("maximizer.front.query('method == \"epo\"').activation.max()")
+    assert found >= strongest - 1e-4 * abs(strongest)
+
+
 def test_the_users_own_text_stands_on_the_same_axis(dreamt: Notebook) -> None:
     view = view_of(dreamt)
     box = view.get_by_role("textbox", name="Your own text")

@@ -859,6 +859,23 @@ def test_plainer_searches_examples_and_the_users_text_join_the_same_plot(prompts
     assert set(prompts.front.method) <= {"epo", "own"}
 
 
+def test_a_page_waits_for_no_job_that_is_over(prompts: Heard) -> None:
+    for _ in range(3):
+        prompts.ask("dream", iterations=1, again=True, **SEARCH)
+        finished(prompts)
+        prompts.rest()
+        busy, counted = False, set()
+        for message in prompts.heard:
+            if message["kind"] == "progress":
+                name = (message["job"], message["key"])
+                (counted.discard if message["done"] >= message["total"] else counted.add)(name)
+            elif message["kind"] == "status":
+                busy = message["busy"]
+                counted = counted if busy else set()
+        assert not busy
+        assert counted == set()
+
+
 def test_a_search_starts_from_what_leads_up_to_the_peaks_of_the_corpus(prompts: Heard) -> None:
     begun = prompts.dream(iterations=0, start="examples", length=3)
     top = prompts.on_corpus.groups[0].examples  # it was measured for that

@@ -37,6 +37,7 @@ from .messages import (
     MaximizerBody,
     Message,
     MessageError,
+    Progress,
     Redo,
     ReplyError,
     ReplyOk,
@@ -167,6 +168,7 @@ class View(anywidget.AnyWidget):
         self._gestures = itertools.count()
         self._gesture = next(self._gestures)
         self._said: Status | None = None
+        self._counting = False  # progress was sent since the page was last told that work is over
         self._outbox: Outbox[Message] = Outbox(self._transmit)
         self._status_due = Settled(_STATUS_AFTER, _weakly(self._say_status))
         self._rest_due = Settled(_AT_REST_AFTER, _weakly(self._at_rest))
@@ -326,6 +328,7 @@ class View(anywidget.AnyWidget):
     ) -> None:
         """Send when the rate allows; a newer message of the slot replaces a waiting one."""
         if self._shown:
+            self._counting |= isinstance(message, Progress)
             self._outbox.put(slot, message, merge)
 
     def _transmit(self, message: Message) -> None:
@@ -470,9 +473,9 @@ class View(anywidget.AnyWidget):
         status = Status(
             busy=bool(whats), what=whats[0] if whats else "", revision=self._session.revision
         )
-        said = self._said
-        if said is None or (said.busy, said.what) != (status.busy, status.what):
-            self._said = status
+        said, over = self._said, self._counting and not status.busy
+        if over or said is None or (said.busy, said.what) != (status.busy, status.what):
+            self._said, self._counting = status, self._counting and not over
             self._push("status", status)
 
     def _say_error(self, error: PatchclampError, revision: int) -> None:
