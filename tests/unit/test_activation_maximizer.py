@@ -864,7 +864,7 @@ def test_a_page_waits_for_no_job_that_is_over(prompts: Heard) -> None:
         prompts.ask("dream", iterations=1, again=True, **SEARCH)
         finished(prompts)
         prompts.rest()
-        busy, counted = False, set()
+        busy, counted = False, set[tuple[str, str | None]]()
         for message in prompts.heard:
             if message["kind"] == "progress":
                 name = (message["job"], message["key"])
