@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.model
 MOVES = 30
+NUMBER = re.compile(r"\d+\.\d+")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,13 @@ def test_the_tour_without_a_browser_gives_the_same_numbers(tour: Notebook, serve
         if cell.cell_type == "code"
     ]
     elsewhere = [re.sub("(?m)^source = .*$", "", output) for output in tour.outputs()]
-    assert elsewhere == [re.sub("(?m)^source = .*$", "", output) for output in outputs]
+    plainly = [re.sub("(?m)^source = .*$", "", output) for output in outputs]
+    for there, here in zip(elsewhere, plainly, strict=True):
+        # Two processes may round otherwise: all but the numbers is equal, and these are close.
+        assert NUMBER.sub("#", there) == NUMBER.sub("#", here)
+        for one, other in zip(NUMBER.findall(there), NUMBER.findall(here), strict=True):
+            last = 10.0 ** -len(one.partition(".")[2])
+            assert float(one) == pytest.approx(float(other), rel=1e-4, abs=1.01 * last)
     assert sum(bool(output) for output in outputs) >= 10
 
 
