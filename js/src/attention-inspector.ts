@@ -33,8 +33,7 @@ import type { Format } from "./save-buttons";
 import { download, fileName, headsSvg, patternSvg, toPng } from "./save-picture";
 import { secondPrompt } from "./second-prompt";
 import { segments } from "./segments";
-import { stack } from "./stack";
-import { keyItem, showStack, stackSection } from "./stack-section";
+import { keyItem, showStack, stackOf, stackSection } from "./stack-section";
 import { type Cell, isDifference, type Look, type Mode } from "./tiles";
 import type { Shade } from "./tokens";
 
@@ -298,16 +297,7 @@ function render(host: Host) {
     lines.element,
     form.element,
   );
-  const rows = stack(signal, {
-    edit: (edit) => requests.edit(edit),
-    act: (gesture, key) => {
-      requests.ask(gesture).catch((refused: Error) => rows.refuse(key, refused.message));
-    },
-    selectedTokens: () => text.strip.selected(),
-    holds: (key) => requests.holds(key),
-    touched: () => soon(),
-    announce,
-  });
+  const rows = stackOf(signal, frame, () => text.strip.selected());
   const stacked = stackSection(
     signal,
     frame,

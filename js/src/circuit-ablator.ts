@@ -43,8 +43,7 @@ import { prompt } from "./prompt";
 import type { Gesture } from "./requests";
 import { type Format, saveButtons } from "./save-buttons";
 import { heatMapSvg } from "./save-heat-map";
-import { stack } from "./stack";
-import { keyItem, showStack, stackSection } from "./stack-section";
+import { keyItem, showStack, stackOf, stackSection } from "./stack-section";
 import { download, fileName, pageSvg, toPng } from "./svg";
 import type { Unpacked } from "./transport";
 
@@ -242,16 +241,7 @@ function render(host: Host) {
   );
 
   // --- the stack ---
-  const rows = stack(signal, {
-    edit: (edit) => requests.edit(edit),
-    act: (gesture, key) => {
-      requests.ask(gesture).catch((refused: Error) => rows.refuse(key, refused.message));
-    },
-    selectedTokens: () => text.strip.selected(),
-    holds: (key) => requests.holds(key),
-    touched: () => soon(),
-    announce,
-  });
+  const rows = stackOf(signal, frame, () => text.strip.selected());
   const stacked = stackSection(
     signal,
     frame,

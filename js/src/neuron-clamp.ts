@@ -15,8 +15,7 @@ import { nextToken } from "./next-token";
 import { picker } from "./picker";
 import { emptyPicture, forgetRows } from "./picture";
 import { prompt } from "./prompt";
-import { stack } from "./stack";
-import { keyItem, stackSection } from "./stack-section";
+import { keyItem, stackOf, stackSection } from "./stack-section";
 
 function render(host: Host) {
   const { signal } = host;
@@ -66,7 +65,7 @@ function render(host: Host) {
     running: () => continued.running(),
     ended: () => continued.end(),
   });
-  const { requests, announce, halt, soon } = frame;
+  const { requests, announce, halt } = frame;
 
   // --- the parts, from top to bottom ---
   const text = prompt(signal, {
@@ -82,16 +81,7 @@ function render(host: Host) {
     announce,
     selectedTokens: () => text.strip.selected(),
   });
-  const rows = stack(signal, {
-    edit: (edit) => requests.edit(edit),
-    act: (gesture, key) => {
-      requests.ask(gesture).catch((refused: Error) => rows.refuse(key, refused.message));
-    },
-    selectedTokens: () => text.strip.selected(),
-    holds: (key) => requests.holds(key),
-    touched: () => soon(),
-    announce,
-  });
+  const rows = stackOf(signal, frame, () => text.strip.selected());
   const schedule = curveSchedule(signal, (key) => {
     requests
       .ask({ kind: "curve", key })

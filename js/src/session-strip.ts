@@ -5,8 +5,7 @@ import type { Frame } from "./frame";
 import type { MaximizerPicture } from "./maximizer-picture";
 import type { MaximizerState } from "./messages";
 import { prompt } from "./prompt";
-import { stack } from "./stack";
-import { keyItem, showStack, stackSection } from "./stack-section";
+import { keyItem, showStack, stackOf, stackSection } from "./stack-section";
 
 export interface SessionStrip {
   element: HTMLElement;
@@ -19,21 +18,12 @@ export interface SessionStrip {
 }
 
 export function sessionStrip(signal: AbortSignal, frame: Frame): SessionStrip {
-  const { requests, announce, soon } = frame;
+  const { requests, soon } = frame;
   const text = prompt(signal, {
     run: (typed, final) => requests.ask({ kind: "prompt", text: typed, final }),
     onSelect: soon,
   });
-  const rows = stack(signal, {
-    edit: (edit) => requests.edit(edit),
-    act: (gesture, key) => {
-      requests.ask(gesture).catch((refused: Error) => rows.refuse(key, refused.message));
-    },
-    selectedTokens: () => text.strip.selected(),
-    holds: (key) => requests.holds(key),
-    touched: soon,
-    announce,
-  });
+  const rows = stackOf(signal, frame, () => text.strip.selected());
   let free: string | null = null;
   const hold = button(
     "hold",

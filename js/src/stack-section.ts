@@ -3,7 +3,7 @@ import { button, h, set } from "./dom";
 import { codeCopy, type Frame } from "./frame";
 import type { State } from "./messages";
 import type { Picture } from "./picture";
-import type { Stack } from "./stack";
+import { type Stack, stack } from "./stack";
 
 export interface StackSection {
   element: HTMLElement;
@@ -11,6 +11,22 @@ export interface StackSection {
   update(some: boolean, old: boolean): void;
   /** What the marks in the rows mean. */
   legend(...items: HTMLElement[]): void;
+}
+
+/** The rows of the session's stack; `selected` are the tokens that a person has marked. */
+export function stackOf(signal: AbortSignal, frame: Frame, selected: () => number[]): Stack {
+  const { requests, soon, announce } = frame;
+  const rows = stack(signal, {
+    edit: (edit) => requests.edit(edit),
+    act: (gesture, key) => {
+      requests.ask(gesture).catch((refused: Error) => rows.refuse(key, refused.message));
+    },
+    selectedTokens: selected,
+    holds: (key) => requests.holds(key),
+    touched: soon,
+    announce,
+  });
+  return rows;
 }
 
 /** `empty` says what to do first while there is no row. */
