@@ -356,7 +356,9 @@ class Optimization:
             InputError: when no step was taken yet.
         """
         best, last = self.best, self.frame()
-        of_last, of_best = (self._measured(one, should_stop) for one in (last, best.frame))
+        of_last = of_best = self._measured(last, should_stop)
+        if best.step != self.steps - 1:
+            of_best = self._measured(best.frame, should_stop)
         if float(of_last.mean()) >= float(of_best.mean()):
             best, of_best = replace(best, step=self.steps - 1, frame=last), of_last
         if bool(of_best.isfinite().all()):

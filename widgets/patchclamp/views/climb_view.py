@@ -403,20 +403,19 @@ class ClimbView(AimView):
                 "settling",
                 "measuring the picture",
                 lambda should_stop: _settle(ascent, should_stop),
-                then=lambda _none: self._push_settled(ascent),
+                then=lambda _none: self._push_ascent(ascent),
             )
         if error is not None and not ascent.over:
             ascent.over, ascent.at_work = True, False
             ascent.say("stopped" if failure is None else "failed")
             for track in ascent.tracks if failure is not None else ():
                 track.note = str(failure)
-        self._push_frames(ascent.tracks, 1, always=True)
-        self._push_tracks(always=True)
+        self._push_ascent(ascent)
         self._push_state()
         if failure is not None:  # last: what comes after it is taken for a new beginning
             self._say_error(failure, self._session.revision)
 
-    def _push_settled(self, ascent: Ascent) -> None:
+    def _push_ascent(self, ascent: Ascent) -> None:
         self._push_frames(ascent.tracks, 1, always=True)
         self._push_tracks(always=True)
 

@@ -187,18 +187,7 @@ class DreamView(AimView):
         how = self._aim.dreaming
         changed = {
             "top_k" if name == "top" else name: getattr(message, name)
-            for name in (
-                *(
-                    "length",
-                    "population",
-                    "children",
-                    "iterations",
-                    "top",
-                    "seconds",
-                    "seed",
-                    "start",
-                ),
-            )
+            for name in _OPTIONS
             if getattr(message, name) is not None
         }
         if changed:
