@@ -167,6 +167,7 @@ class Aim:
 
 def _options(kind: type[OptionsT], data: Mapping[str, Any]) -> OptionsT:
     """Read options; one that an older file lacks is the usual one."""
+    # Only dataclasses come here, which a type variable cannot say.
     names = {each.name for each in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - names)
     if unknown:
